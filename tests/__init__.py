@@ -1,0 +1,1 @@
+"""Tests: one folder a room of research/, one file a module."""

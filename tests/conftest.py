@@ -1,0 +1,88 @@
+"""The strict climate every test lives in, set before any test module imports jax.
+
+Two fake devices, so that sharding is always exercised; silent rank promotion raises; Python sockets reach
+this machine only; hypothesis tries the same examples every time. Warnings are errors (pyproject.toml).
+"""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache"
+CACHE.mkdir(exist_ok=True)
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["MPLCONFIGDIR"] = str(CACHE / "matplotlib")
+os.environ["TFDS_DATA_DIR"] = str(CACHE / "no-data-sets-in-tests")
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(CACHE / "hypothesis")
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+CLIMATE = {
+    "jax_num_cpu_devices": 2,
+    "jax_numpy_rank_promotion": "raise",
+    "jax_enable_x64": False,
+    # Compiled programs are kept between runs; those that compile in no time are not worth a file.
+    "jax_compilation_cache_dir": str(CACHE / "jax-tests"),
+    "jax_persistent_cache_min_compile_time_secs": 0.3,
+}
+for _name, _value in CLIMATE.items():
+    jax.config.update(_name, _value)
+
+hypothesis.settings.register_profile(
+    "house",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=25,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],  # it looks at the wall clock
+)
+hypothesis.settings.load_profile("house")
+
+
+class NetworkUsed(RuntimeError):
+    """A test reached for another machine. Not an OSError, so that no library swallows it and waits."""
+
+
+def is_this_machine(address: object) -> bool:
+    """Whether a socket address (a Unix path, or a tuple starting with the host) stays on this machine."""
+    host = address[0] if isinstance(address, tuple) else address
+    if host is None or isinstance(address, str | bytes):
+        return True
+    host = host.decode() if isinstance(host, bytes) else str(host)
+    return host in ("", "localhost", "::1", "0.0.0.0", "::") or host.startswith("127.")
+
+
+def _guarded(call: Callable[..., Any], position: int) -> Callable[..., Any]:
+    """A socket function that first looks at the address in the given position of its arguments."""
+
+    def guard(*args: Any, **kwargs: Any) -> Any:
+        address = args[position] if len(args) > position else kwargs.get("host")
+        if not is_this_machine(address if position == 1 else (address,)):
+            raise NetworkUsed(f"tests use no network, but something asked for {address!r}")
+        return call(*args, **kwargs)
+
+    return guard
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Connections and name look-ups from Python stay on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", _guarded(socket.socket.connect, 1))
+        patch.setattr(socket.socket, "connect_ex", _guarded(socket.socket.connect_ex, 1))
+        patch.setattr(socket, "getaddrinfo", _guarded(socket.getaddrinfo, 0))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def same_climate() -> Iterator[None]:
+    """Put jax's settings back after a test that changed them, so that no test depends on its neighbours."""
+    yield
+    for name, value in CLIMATE.items():
+        if getattr(jax.config, name) != value:
+            jax.config.update(name, value)
