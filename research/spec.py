@@ -1,0 +1,315 @@
+"""An experiment as data: frozen dataclasses, a config file that builds one, typed overrides, JSON there and back."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses as dc
+import importlib
+import importlib.util
+import json
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from research.pytrees import nearest
+
+
+@dc.dataclass(frozen=True)
+class Named:
+    """An ordered, immutable mapping of names to specs: `named(sparse=NM(), distill=Distill())`.
+
+    The names are what overrides and table rows are called by.
+    """
+
+    items: tuple[tuple[str, Any], ...] = ()
+
+    def __getitem__(self, name: str) -> Any:
+        for key, value in self.items:
+            if key == name:
+                return value
+        raise KeyError(f"no {name!r} here; {nearest(name, self.names)}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, in order."""
+        return tuple(key for key, _ in self.items)
+
+    def only(self, names: Sequence[str]) -> Named:
+        """The entries called `names`, in this order of ours. KeyError for a name that is not here."""
+        for name in names:
+            self[name]
+        return Named(tuple((k, v) for k, v in self.items if k in names))
+
+    def replace(self, name: str, value: Any) -> Named:
+        """A copy with one entry replaced. KeyError for a name that is not here."""
+        self[name]
+        return Named(tuple((k, value if k == name else v) for k, v in self.items))
+
+
+def named(**specs: Any) -> Named:
+    """`Named` from keyword arguments, in their order."""
+    return Named(tuple(specs.items()))
+
+
+@dc.dataclass(frozen=True)
+class Optim:
+    """AdamW with warm-up and a cosine to zero per stage; floats may be edited without a retrace.
+
+    `batch` images a step; `lr` peak for weights; `gate_lr` for what transforms learn; `dual_lr` for multipliers;
+    `clip` global gradient norm; `warmup` share of a stage.
+    """
+
+    batch: int = 64
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    clip: float = 5.0
+    warmup: float = 0.05
+    gate_lr: float = 5e-2
+    dual_lr: float = 1e-2
+
+
+@dc.dataclass(frozen=True)
+class Stage:
+    """`steps` of training with the links named; those in `settle` become a physical rewrite when it ends.
+
+    `lr_scale` multiplies the experiment's learning rate.
+    """
+
+    name: str
+    steps: int
+    links: tuple[str, ...] = ()
+    settle: tuple[str, ...] = ()
+    lr_scale: float = 1.0
+
+
+@dc.dataclass(frozen=True)
+class Track:
+    """One network's life: its largest spec, its stages in order, and the track that teaches it ("" for none)."""
+
+    net: Any
+    stages: tuple[Stage, ...]
+    teacher: str = ""
+
+
+@dc.dataclass(frozen=True)
+class Experiment:
+    """One runnable page. `tracks` must hold the names in `baseline` and `target`; `squeeze` the links of the target.
+
+    `old_chip` runs the baseline only; every other figure is on `new_chip`. `claims` is the story's word for each link.
+    """
+
+    name: str
+    data: Any
+    tracks: Named
+    squeeze: Named
+    old_chip: Any
+    new_chip: Any
+    optim: Optim = Optim()
+    baseline: str = "v1"
+    target: str = "v2"
+    claims: Named = Named()
+    seed: int = 0
+    save_every: int = 100
+    calibration_images: int = 512
+
+    def smoke(self) -> Experiment:
+        """The same experiment on the one tiny shape that every config shares: seconds instead of minutes."""
+
+        def shrink(spec: Any) -> Any:
+            return spec.smoke() if hasattr(spec, "smoke") else spec
+
+        tracks = tuple(
+            (name, dc.replace(t, net=shrink(t.net), stages=tuple(dc.replace(s, steps=4) for s in t.stages)))
+            for name, t in self.tracks.items
+        )
+        return dc.replace(
+            self,
+            data=shrink(self.data),
+            tracks=Named(tracks),
+            squeeze=Named(tuple((name, shrink(link)) for name, link in self.squeeze.items)),
+            optim=dc.replace(self.optim, batch=8),
+            save_every=2,
+            calibration_images=16,
+        )
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment of a config file after `a.b=value` overrides.
+
+    Raises FileNotFoundError, ValueError (no `config()`, or an override without "="), KeyError or TypeError (override).
+    """
+    exp = config_module(path).config()
+    if not isinstance(exp, Experiment):
+        raise ValueError(f"config() of {path} returned {type(exp).__name__}, not an Experiment")
+    for text in overrides:
+        exp = override(exp, *parse_override(text))
+    return exp
+
+
+def config_module(path: str | Path) -> types.ModuleType:
+    """The module of a config file, imported under a name of its own. Raises FileNotFoundError or ValueError."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no config file {str(path)!r}")
+    found = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    if found is None or found.loader is None:
+        raise ValueError(f"{str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    if not hasattr(module, "config"):
+        raise ValueError(f"{str(path)!r} defines no config() -> Experiment")
+    return module
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`"a.b=1e-3"` -> `("a.b", 0.001)`; what is no Python literal stays a string. ValueError without an "="."""
+    key, eq, value = text.partition("=")
+    if not eq or not key:
+        raise ValueError(f"override {text!r} is not of the form field.field=value")
+    try:
+        return key.strip(), ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError):
+        return key.strip(), value.strip()
+
+
+def override(spec: Any, path: str, value: Any, _at: str = "") -> Any:
+    """A copy of a nested spec with the field at a dotted path replaced, typed by the field's annotation.
+
+    Tuples are entered by index or by the `name` of their entries. Raises KeyError (with a did-you-mean) for an unknown
+    field and TypeError for a value of another type.
+    """
+    head, _, rest = path.partition(".")
+    here = f"{_at}{head}"
+    if isinstance(spec, Named):
+        if head not in spec.names:
+            raise KeyError(f"override {here!r}: no such name; {nearest(head, spec.names)}")
+        if not rest:
+            raise TypeError(f"override {here!r}: name a field of it, such as {here}.{_first_field(spec[head])}")
+        return spec.replace(head, override(spec[head], rest, value, here + "."))
+    if isinstance(spec, tuple):
+        keys = [getattr(item, "name", str(i)) for i, item in enumerate(spec)]
+        if head not in keys and not (head.isdigit() and int(head) < len(spec)):
+            raise KeyError(f"override {here!r}: no such entry; {nearest(head, keys)}")
+        at = keys.index(head) if head in keys else int(head)
+        if rest:
+            return (*spec[:at], override(spec[at], rest, value, here + "."), *spec[at + 1 :])
+        return (*spec[:at], _coerce(value, type(spec[at]), here), *spec[at + 1 :])
+    if not dc.is_dataclass(spec):
+        raise KeyError(f"override {here!r}: {_at.rstrip('.')} is a plain value and has no fields")
+    fields = [f.name for f in dc.fields(spec)]
+    if head not in fields:
+        raise KeyError(f"override {here!r}: {type(spec).__name__} has no such field; {nearest(head, fields)}")
+    old = getattr(spec, head)
+    if rest:
+        return _replaced(spec, head, override(old, rest, value, here + "."))
+    hint = typing.get_type_hints(type(spec))[head]
+    return _replaced(spec, head, _coerce(value, hint, here))
+
+
+def _replaced(spec: Any, field: str, value: Any) -> Any:
+    return dc.replace(spec, **{field: value})
+
+
+def _first_field(spec: Any) -> str:
+    return dc.fields(spec)[0].name if dc.is_dataclass(spec) else "0"
+
+
+def _coerce(value: Any, hint: Any, path: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        for option in typing.get_args(hint):
+            try:
+                return _coerce(value, option, path)
+            except TypeError:
+                continue
+    elif origin is tuple and isinstance(value, (tuple, list)):
+        inner = typing.get_args(hint)
+        each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        if len(each) == len(value):
+            return tuple(_coerce(v, h, path) for v, h in zip(value, each, strict=True))
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif hint is type(None) and value is None:
+        return None
+    elif hint in (int, float, str, bool) and type(value) is hint:
+        return value
+    wanted = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
+    raise TypeError(f"override {path!r}: {value!r} is not of type {wanted}")
+
+
+def to_json(spec: Any) -> Any:
+    """Spec -> plain JSON values; every dataclass carries its class as `"$type"`. TypeError for anything else."""
+    if dc.is_dataclass(spec) and not isinstance(spec, type):
+        kind = type(spec)
+        fields = {f.name: to_json(getattr(spec, f.name)) for f in dc.fields(spec)}
+        return {"$type": f"{kind.__module__}:{kind.__qualname__}", **fields}
+    if isinstance(spec, (tuple, list)):
+        return [to_json(v) for v in spec]
+    if spec is None or isinstance(spec, (bool, int, float, str)):
+        return spec
+    raise TypeError(f"{spec!r} cannot be part of a spec: use dataclasses, tuples, numbers, strings")
+
+
+def from_json(data: Any) -> Any:
+    """The inverse of `to_json`. Only dataclasses of the `research` package are built; ValueError for others."""
+    if isinstance(data, list):
+        return tuple(from_json(v) for v in data)
+    if isinstance(data, dict):
+        module, _, name = str(data.get("$type", "")).partition(":")
+        kind = getattr(importlib.import_module(module), name, None) if module.startswith("research.") else None
+        if not (isinstance(kind, type) and dc.is_dataclass(kind)):
+            raise ValueError(f"{data.get('$type')!r} is not a spec of this project")
+        return kind(**{k: from_json(v) for k, v in data.items() if k != "$type"})
+    return data
+
+
+def differences(a: Any, b: Any, path: str = "") -> list[str]:
+    """The dotted paths (with both values) at which two JSON values differ, for messages."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = list(dict.fromkeys([*a, *b]))
+        return [d for k in keys for d in differences(a.get(k), b.get(k), f"{path}.{k}" if path else k)]
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{path}.{i}")]
+    if a == b:
+        return []
+    return [f"{path}: {_short(a)} -> {_short(b)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def split_floats(spec: Any) -> tuple[Any, tuple[float, ...]]:
+    """A spec as (the same with every float 0.0, the floats in order): what is compiled and what is only an argument."""
+    floats: list[float] = []
+
+    def take(value: float) -> float:
+        floats.append(value)
+        return 0.0
+
+    return _map_floats(spec, take), tuple(floats)
+
+
+def join_floats(static: Any, floats: Sequence[Any]) -> Any:
+    """The inverse of `split_floats`; `floats` may be traced scalars."""
+    values = iter(floats)
+    return _map_floats(static, lambda _: next(values))
+
+
+def _map_floats(spec: Any, fn: Any) -> Any:
+    if isinstance(spec, float):
+        return fn(spec)
+    if isinstance(spec, tuple):
+        return tuple(_map_floats(v, fn) for v in spec)
+    if dc.is_dataclass(spec) and not isinstance(spec, type):
+        return dc.replace(spec, **{f.name: _map_floats(getattr(spec, f.name), fn) for f in dc.fields(spec)})
+    return spec
