@@ -1,0 +1,44 @@
+"""Ceilings and floors of tile counts, exact or with a straight-through gradient.
+
+The price of a layer is a staircase in its widths. `EXACT` is the staircase, with a gradient of zero on each
+step. `SMOOTH` has the same values but passes gradients as if nothing were rounded: x + stop(ceil(x) - x).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+_SLACK = 1e-4  # widths arrive as float32 and may sit a hair above a whole tile
+
+
+class Rounding(NamedTuple):
+    """The two roundings that a formula uses; both map an array to one of the same shape."""
+
+    ceil: Callable[[jax.Array], jax.Array]
+    floor: Callable[[jax.Array], jax.Array]
+
+    def tiles(self, amount: jax.Array, tile: jax.Array | float) -> jax.Array:
+        """How many tiles cover `amount`."""
+        return self.ceil(amount / tile)
+
+    def up(self, amount: jax.Array, tile: jax.Array | float) -> jax.Array:
+        """`amount` rounded up to whole tiles."""
+        return self.tiles(amount, tile) * tile
+
+
+def _ceil(x: jax.Array) -> jax.Array:
+    return jnp.ceil(x - _SLACK)
+
+
+def _floor(x: jax.Array) -> jax.Array:
+    return jnp.floor(x + _SLACK)
+
+
+def _through(hard: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    return lambda x: x + jax.lax.stop_gradient(hard(x) - x)
+
+
+EXACT = Rounding(_ceil, _floor)
+SMOOTH = Rounding(_through(_ceil), _through(_floor))

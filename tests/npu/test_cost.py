@@ -1,0 +1,158 @@
+"""The price agrees with the referee on networks it was not fitted to, and its gradient points the right way."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from research.npu.chip import U55_128, U85_128, U85_512, Chip
+from research.npu.cost import Cost, cost
+from research.npu.referee import referee
+from research.npu.table import DENSE, FREE, LayerTable, layer_names, layer_table, pad
+from research.npu.weights import with_kernels
+from tests.npu.networks import HAND_NETS, hand_network, rows
+
+CHIPS = (U85_128, U85_512, U55_128)
+BAR = {"Ethos-U85-128": 0.04, "Ethos-U85-512": 0.06, "Ethos-U55-128": 0.06}
+CONTINUOUS = ("ic", "oc", "sparse", "dense_bytes_per_weight", "sparse_bytes_per_weight")
+
+
+def priced_table(index: int, sparse: bool) -> LayerTable:
+    network = hand_network(index, sparse)
+    return with_kernels(layer_table(network.graph), network.graph, network.kernels)
+
+
+@pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("index", range(len(HAND_NETS)))
+def test_whole_networks_agree_with_the_referee(chip: Chip, sparse: bool, index: int) -> None:
+    verdict = referee(hand_network(index, sparse).model, chip)
+    assert float(cost(priced_table(index, sparse), chip).ms) == pytest.approx(verdict.ms, rel=BAR[chip.name])
+
+
+@pytest.mark.parametrize("index", range(len(HAND_NETS)))
+def test_what_2_4_brings_agrees_with_the_referee(index: int) -> None:
+    ours, theirs = (
+        [float(price(index, sparse)) for sparse in (False, True)]
+        for price in (
+            lambda i, s: cost(priced_table(i, s), U85_128).ms,
+            lambda i, s: referee(hand_network(i, s).model, U85_128).ms,
+        )
+    )
+    assert ours[0] / ours[1] == pytest.approx(theirs[0] / theirs[1], abs=0.05)
+    assert ours[0] / ours[1] > 1.1
+
+
+def test_layers_agree_with_the_referee() -> None:
+    names = layer_names(hand_network(2, True).graph)
+    found = cost(priced_table(2, True), U85_128)
+    errors = []
+    for layer in referee(hand_network(2, True).model, U85_128).layers:
+        if layer.cycles:
+            row = names.index(layer.name)
+            errors.append(abs(float(found.cycles[row]) / layer.cycles - 1))
+            assert bool(found.runs_sparse[row]) == (layer.weight_format == "Sparse2_4"), layer.name
+    assert np.median(errors) < 0.02
+    assert max(errors) < 0.25
+
+
+def test_older_chip_gains_by_compression_only() -> None:
+    dense, sparse = (cost(priced_table(0, s), U55_128) for s in (False, True))
+    np.testing.assert_array_equal(dense.mac_cycles, sparse.mac_cycles)
+    assert float(sparse.weight_bytes.sum()) < 0.8 * float(dense.weight_bytes.sum())
+    assert float(sparse.runs_sparse.sum()) == 0
+
+
+def test_cost_is_a_sum_of_maxima() -> None:
+    found = cost(priced_table(0, False), U85_128)
+    longest = np.maximum(found.npu_cycles, np.maximum(found.sram_cycles, found.flash_cycles))
+    np.testing.assert_allclose(found.cycles, longest, rtol=1e-6)
+    assert float(found.ms) == pytest.approx(float(longest.sum()) / 200e3, rel=1e-5)
+    assert float(found.macs.sum()) == pytest.approx(float(priced_table(0, False).macs) - 32 * 32 * 9 * 8 / 2)
+
+
+@given(st.integers(0, 2), st.booleans(), st.sampled_from(CHIPS))
+@settings(max_examples=6)
+def test_straight_through_has_the_exact_values(index: int, sparse: bool, chip: Chip) -> None:
+    table = priced_table(index, sparse)
+    for a, b in zip(cost(table, chip), cost(table, chip, straight_through=True), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
+@pytest.mark.parametrize("sparse", [False, True])
+def test_gradient_agrees_with_wide_differences(chip: Chip, sparse: bool) -> None:
+    """The straight-through slope of every block's expanded width, against +-16 channels of the exact price."""
+    table, names = priced_table(1, sparse), layer_names(hand_network(1, sparse).graph)
+
+    def ms(ic: jax.Array, oc: jax.Array, smooth: bool = False) -> jax.Array:
+        return cost(table._replace(ic=ic, oc=oc), chip, straight_through=smooth).ms
+
+    by_ic, by_oc = jax.grad(lambda ic, oc: ms(ic, oc, True), argnums=(0, 1))(table.ic, table.oc)
+    for block in range(len(HAND_NETS[1][1])):
+        writes = jnp.asarray([name in (f"b{block}/expand", f"b{block}/depthwise") for name in names], jnp.float32)
+        reads = jnp.asarray([name in (f"b{block}/depthwise", f"b{block}/project") for name in names], jnp.float32)
+        slope = float(by_ic @ reads + by_oc @ writes)
+        wider, narrower = (ms(table.ic + d * reads, table.oc + d * writes) for d in (16.0, -16.0))
+        difference = float(wider - narrower) / 32
+        assert difference > 0
+        assert 0.4 * difference < slope < 2.5 * difference
+
+
+def test_sparse_has_a_downward_slope_where_it_pays() -> None:
+    table = priced_table(0, True)
+    slope = jax.grad(lambda s: cost(table._replace(sparse=s), U85_128, straight_through=True).ms)(table.sparse)
+    assert float(slope.max()) <= 0
+    assert float(slope.min()) < 0
+
+
+def test_half_sparse_lies_between() -> None:
+    table = rows({"oc": 256.0, "ic": 256.0}, {"oc": 256.0, "ic": 256.0})
+    dense, half, sparse = (cost(table._replace(sparse=jnp.full((2,), s)), U85_128) for s in (0.0, 0.5, 1.0))
+    assert float(sparse.ms) < float(half.ms) < float(dense.ms)
+    np.testing.assert_allclose(half.macs, 0.75 * dense.macs)
+
+
+LAYER = st.fixed_dictionaries(
+    {
+        "op": st.integers(0, FREE),
+        "oh": st.integers(1, 64),
+        "ow": st.integers(1, 64),
+        "ic": st.floats(1, 400, width=32),
+        "oc": st.floats(1, 400, width=32),
+        "kh": st.sampled_from([1, 3, 5, 9]),
+        "kw": st.sampled_from([1, 3, 5]),
+        "stride": st.sampled_from([1, 2]),
+        "bits": st.sampled_from([8, 16]),
+        "sparse": st.floats(0, 1, width=32),
+        "carries_add": st.booleans().map(float),
+        "plain_in": st.booleans().map(float),
+    }
+)
+
+
+@given(st.lists(LAYER, min_size=5, max_size=5), st.sampled_from(CHIPS), st.booleans())
+def test_any_layer_has_a_finite_price_and_gradient(layers: list[dict[str, float]], chip: Chip, smooth: bool) -> None:
+    for layer in layers:
+        layer["ih"], layer["iw"] = layer["oh"] * layer["stride"], layer["ow"] * layer["stride"]
+        if layer["op"] == DENSE:
+            layer |= {name: 1 for name in ("oh", "ow", "ih", "iw", "kh", "kw", "stride")}
+    table = rows(*layers)
+
+    def ms(values: dict[str, jax.Array]) -> jax.Array:
+        return cost(table._replace(**values), chip, straight_through=smooth).ms
+
+    values = {name: getattr(table, name) for name in CONTINUOUS}
+    price, slopes = jax.value_and_grad(ms)(values)
+    assert np.isfinite(float(price))
+    assert float(price) >= 0
+    assert all(bool(jnp.isfinite(slope).all()) for slope in slopes.values())
+
+
+def test_networks_can_be_mapped() -> None:
+    tables = [pad(priced_table(index, index == 1), 32) for index in range(3)]
+    stacked = LayerTable(*(jnp.stack(columns) for columns in zip(*tables, strict=True)))
+    together: Cost = jax.vmap(lambda table: cost(table, U85_128))(stacked)
+    np.testing.assert_allclose(together.ms, [cost(table, U85_128).ms for table in tables], rtol=1e-5)
