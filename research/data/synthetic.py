@@ -1,0 +1,130 @@
+"""Rendered hands on the fly: a batch is a pure function of (spec, seed, step).
+
+Example `index` of a stream is drawn from fold_in(fold_in(key(seed), stream), index), so any example can be
+made again alone, and the training and the test stream never share a key.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from research.data.render import blur, composite, far_first, pixel_centres, sensor_noise, waves
+from research.data.scene import SCENE_NUMBERS, Look, sample_scene
+from research.hand.chance import bell, between, draw, share
+
+TRAIN_STREAM: int = 0
+TEST_STREAM: int = 1
+_MARGIN_PX = 2  # what the blur eats
+_CHUNK = 16
+"""Examples rendered side by side. Every call runs the same loop body, at least twice, whatever its batch: a
+loop of one turn would be inlined and rounded differently, and an example would differ in its last bits."""
+
+
+@dataclass(frozen=True)
+class RenderedHands:
+    """Rendered grey crops of one hand.
+
+    size_px: side of the square image, at least 16. test_images: size of the held-out set.
+    look: how far the renders vary.
+    """
+
+    size_px: int = 64
+    test_images: int = 512
+    look: Look = field(default_factory=Look)
+
+    def __post_init__(self) -> None:
+        if self.size_px < 16:
+            raise ValueError(f"size_px must be at least 16, got {self.size_px}")
+        if self.test_images < 1:
+            raise ValueError(f"test_images must be at least 1, got {self.test_images}")
+
+    def smoke(self) -> "RenderedHands":
+        """The one tiny shape that every config shares in smoke tests."""
+        return RenderedHands(size_px=32, test_images=16, look=self.look)
+
+
+def _render(spec: RenderedHands, key: jax.Array) -> dict[str, jax.Array]:
+    """One example: image [H, W] in 0..1 and keypoints [21, 2]."""
+    k_noise, k_rest = jax.random.split(key)
+    u_scene, u_blur, u_edge, u_level, u_gain, u_offset, u_gamma = share(
+        draw(k_rest, SCENE_NUMBERS + 7), (SCENE_NUMBERS,), (2,), (), (), (), (), ()
+    )
+    size = spec.size_px
+    scene = sample_scene(u_scene, spec.look, size)
+    x, y = pixel_centres(size, _MARGIN_PX)
+    wall = scene.backdrop
+    back = wall.base + waves(wall.frequency, wall.phase, wall.amplitude, size, _MARGIN_PX)
+    back = jnp.clip(back, 0.0, 1.0)
+    edge_px = between(u_edge, 0.9, 1.8) * max(1.0, size / 96)
+    image = composite(back, far_first(scene.strokes), scene.light, edge_px, _MARGIN_PX)
+    image = blur(image, between(u_blur, 0.2, 1.1))
+    inner = slice(_MARGIN_PX, -_MARGIN_PX)
+    slope = 1.0 + wall.tilt[0] * (x[:, inner] / size - 0.5) + wall.tilt[1] * (y[inner] / size - 0.5)
+    gain = jnp.exp(0.18 * bell(u_gain))
+    offset = 0.08 * bell(u_offset)
+    gamma = jnp.exp(0.2 * bell(u_gamma))
+    image = jnp.clip(image * slope * gain, 1e-3, 1.0) ** gamma + offset
+    level = 0.04 * u_level**2
+    return {
+        "image": jnp.clip(image + level * sensor_noise(k_noise, size), 0.0, 1.0),
+        "keypoints": scene.keypoints,
+    }
+
+
+@partial(jax.jit, static_argnames="spec")
+def _chunks_at(
+    spec: RenderedHands, stream: jax.Array, seed: jax.Array, chunks: jax.Array
+) -> dict[str, jax.Array]:
+    """Examples of indices [C, _CHUNK], chunk by chunk; a jit of its own, so callers share its compilation."""
+    root = jax.random.fold_in(jax.random.key(seed), stream)
+    return jax.lax.map(jax.vmap(lambda index: _render(spec, jax.random.fold_in(root, index))), chunks)
+
+
+def examples_at(
+    spec: RenderedHands, seed: jax.Array | int, indices: jax.Array, stream: int = TRAIN_STREAM
+) -> dict[str, jax.Array]:
+    """Examples of a stream by their indices.
+
+    Args:
+      spec: what to render (static under jit).
+      seed: integer scalar. indices: [B] integers >= 0.
+      stream: TRAIN_STREAM or TEST_STREAM.
+
+    Returns:
+      {"image": [B, H, W] float32 in 0..1, "keypoints": [B, 21, 2] float32, fractions of the crop}.
+
+    Raises:
+      ValueError: no indices, or a seed outside 0..2**32 - 1.
+    """
+    if indices.ndim != 1 or indices.shape[0] == 0:
+        raise ValueError(f"indices must be [B] with at least one index, got shape {list(indices.shape)}")
+    if isinstance(seed, int) and not 0 <= seed < 2**32:
+        raise ValueError(f"seed must lie in 0..2**32 - 1, got {seed}")
+    count = indices.shape[0]
+    turns = max(2, -(-count // _CHUNK))
+    padded = jnp.pad(indices.astype(jnp.uint32), (0, turns * _CHUNK - count)).reshape(turns, _CHUNK)
+    drawn = _chunks_at(spec, jnp.asarray(stream, jnp.uint32), jnp.asarray(seed, jnp.uint32), padded)
+    return jax.tree.map(lambda part: part.reshape(-1, *part.shape[2:])[:count], drawn)
+
+
+def batch_at(
+    spec: RenderedHands, seed: jax.Array | int, step: jax.Array | int, batch: int
+) -> dict[str, jax.Array]:
+    """The training batch of a step: examples step * batch ... (step + 1) * batch - 1 of the training stream.
+
+    Jittable in seed and step; see examples_at for what it returns. ValueError for a batch below 1.
+    """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    indices = jnp.asarray(step, jnp.uint32) * batch + jnp.arange(batch, dtype=jnp.uint32)
+    return examples_at(spec, seed, indices)
+
+
+def example_at(
+    spec: RenderedHands, seed: jax.Array | int, index: jax.Array | int, stream: int = TRAIN_STREAM
+) -> dict[str, jax.Array]:
+    """One example, equal bit for bit to the one in its batch: image [H, W] and keypoints [21, 2]."""
+    found = examples_at(spec, seed, jnp.asarray(index, jnp.uint32)[None], stream)
+    return jax.tree.map(lambda part: part[0], found)

@@ -1,0 +1,1 @@
+"""The human hand: skeleton, kinematics [mm], poses, surface, camera and keypoint metrics."""
