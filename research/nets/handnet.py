@@ -1,0 +1,83 @@
+"""The hand network as data: a MobileNetV2-like regressor of 21 keypoints, its channel groups and its rewrites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from research.pytrees import ChannelGroup, nearest
+
+KEYPOINTS = 21
+
+
+@dataclass(frozen=True)
+class Block:
+    """Inverted residual (Sandler et al. 2018): 1x1 to `mid`, depthwise `kernel` / `stride`, linear 1x1 to `out`."""
+
+    mid: int
+    out: int
+    kernel: int = 3
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class HandNet:
+    """Grey crop `[N,size_px,size_px,1]` in 0..1 -> keypoints `[N,21,2]` in 0..1.
+
+    `stem` channels of the 3x3 / 2 stem, `neck` channels before the flattened dense head; `norm=False` is the folded
+    network whose units carry a bias instead of a batch norm.
+    """
+
+    size_px: int
+    stem: int
+    blocks: tuple[Block, ...]
+    neck: int
+    norm: bool = True
+
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        """The removable channels: the expanded width of every block, gated at the depthwise norm."""
+        return tuple(_block_group(f"b{i}", block.mid, self.norm) for i, block in enumerate(self.blocks))
+
+    def sites(self) -> tuple[str, ...]:
+        """Names of the tensors that become integers, in order of computation."""
+        names, width = ["image", "stem"], self.stem
+        for i, block in enumerate(self.blocks):
+            names += [f"b{i}/{unit}" for unit in ("expand", "depthwise", "project")]
+            names += [f"b{i}/add"] if block.stride == 1 and block.out == width else []
+            width = block.out
+        return (*names, "neck", "flat", "head")
+
+    def resized(self, widths: Mapping[str, int]) -> HandNet:
+        """The same network with the groups named resized. ValueError for an unknown group or a width below 1."""
+        known = {f"b{i}": i for i in range(len(self.blocks))}
+        blocks = list(self.blocks)
+        for name, width in widths.items():
+            if name not in known:
+                raise ValueError(f"no channel group {name!r}; {nearest(name, known)}")
+            if width < 1:
+                raise ValueError(f"group {name!r} cannot have {width} channels; keep at least one")
+            blocks[known[name]] = replace(blocks[known[name]], mid=int(width))
+        return replace(self, blocks=tuple(blocks))
+
+    def folded(self) -> HandNet:
+        """The network after every batch norm has been folded into the kernel before it."""
+        return replace(self, norm=False)
+
+    def smoke(self) -> HandNet:
+        """The one tiny shape every config shares in smoke tests."""
+        blocks = (Block(16, 8, stride=2), Block(16, 8), Block(16, 16, stride=2))
+        return replace(self, size_px=32, stem=8, blocks=blocks, neck=8)
+
+
+def _block_group(name: str, size: int, norm: bool) -> ChannelGroup:
+    vectors = ("norm/scale", "norm/bias") if norm else ("bias",)
+    units = (f"{name}/expand", f"{name}/depthwise")
+    return ChannelGroup(
+        name=name,
+        size=size,
+        params=tuple((f"{u}/kernel", 3) for u in units)
+        + tuple((f"{u}/{v}", 0) for u in units for v in vectors)
+        + ((f"{name}/project/kernel", 2),),
+        norm_stats=tuple((f"{u}/norm/{v}", 0) for u in units for v in ("mean", "var")) if norm else (),
+        gated=tuple(f"{name}/depthwise/{v}" for v in vectors) if norm else (),
+    )

@@ -1,0 +1,90 @@
+"""Linen modules of the hand network. With `apply.py` the only place that knows flax.linen."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from research.nets import formulation as fm
+from research.nets.handnet import KEYPOINTS, Block, HandNet
+
+NORM_EPSILON = 1e-5
+
+
+class Site(nn.Module):
+    """A named tensor that will be an integer on the device: taps, ranges, graph and exporter share the name."""
+
+    site: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Identity on `x`, marked with the site's name in the jaxpr."""
+        return checkpoint_name(x, self.site)
+
+
+class Unit(nn.Module):
+    """Convolution `kind` ("conv" or "depthwise"), batch norm (or bias once folded), ReLU6 if `act`, `[N,H,W,C]`."""
+
+    kind: str
+    out: int
+    kernel: int = 1
+    stride: int = 1
+    act: bool = True
+    norm: bool = True
+    formulation: str = fm.CANONICAL
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """`[N,H,W,C]` -> `[N,H/stride,W/stride,out]`; `train` uses and updates batch statistics."""
+        fan = x.shape[3] if self.kind == "conv" else 1
+        init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal", in_axis=(0, 1, 2), out_axis=3)
+        kernel = self.param("kernel", init, (self.kernel, self.kernel, fan, self.out))
+        compute = fm.conv if self.kind == "conv" else fm.depthwise
+        x = compute(x, kernel, self.stride, self.formulation)
+        if self.norm:
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.95, epsilon=NORM_EPSILON, name="norm")(x)
+        else:
+            x = x + self.param("bias", nn.initializers.zeros, (self.out,))[None, None, None, :]
+        x = jnp.clip(x, 0.0, 6.0) if self.act else x
+        return Site("/".join(self.path))(x)
+
+
+class InvertedResidual(nn.Module):
+    """One `Block` of the spec, with the residual where shapes allow it."""
+
+    block: Block
+    norm: bool
+    formulation: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """`[N,H,W,C]` -> `[N,H/stride,W/stride,block.out]`."""
+        b, shared = self.block, {"norm": self.norm, "formulation": self.formulation}
+        y = Unit("conv", b.mid, name="expand", **shared)(x, train)
+        y = Unit("depthwise", b.mid, b.kernel, b.stride, name="depthwise", **shared)(y, train)
+        y = Unit("conv", b.out, act=False, name="project", **shared)(y, train)
+        if b.stride == 1 and x.shape[3] == b.out:
+            y = Site("/".join(self.path) + "/add")(x + y)
+        return y
+
+
+class HandModule(nn.Module):
+    """The whole network of a `HandNet` spec: `[N,S,S,1]` in 0..1 -> `[N,42]` around 0 (keypoint minus 0.5)."""
+
+    spec: HandNet
+    formulation: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Flat keypoint offsets from the centre of the crop, in fractions of its side."""
+        spec, shared = self.spec, {"norm": self.spec.norm, "formulation": self.formulation}
+        x = Site("image")(x)
+        x = Unit("conv", spec.stem, 3, 2, name="stem", **shared)(x, train)
+        for i, block in enumerate(spec.blocks):
+            x = InvertedResidual(block, name=f"b{i}", **shared)(x, train)
+        x = Unit("conv", spec.neck, name="neck", **shared)(x, train)
+        x = Site("flat")(x.reshape(x.shape[0], -1))
+        x = nn.Dense(KEYPOINTS * 2, name="head", kernel_init=nn.initializers.normal(0.01))(x)
+        return Site("head")(x)

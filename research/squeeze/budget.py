@@ -1,0 +1,16 @@
+"""A budget as a constraint: the augmented Lagrangian of an inequality (Bertsekas 1982, section 3.1)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+
+def augmented_lagrangian(excess: jax.Array, multiplier: jax.Array, penalty: jax.Array | float) -> jax.Array:
+    """Loss of `excess <= 0` (relative, 0 at the budget): `(max(0, multiplier + penalty * excess)^2 - multiplier^2) / 2 penalty`.
+
+    Its gradient with respect to `multiplier` is the violation, so the optimiser ascends there (`train/optim.py`).
+    """
+    active = jnp.maximum(0.0, multiplier + penalty * excess)
+    return 0.5 * (jnp.square(active) - jnp.square(multiplier)) / penalty
