@@ -1,0 +1,80 @@
+"""The command line: `python -m research.run configs/v2.py [a.b=value ...] [--smoke] [--workdir DIR]`.
+
+Trains, squeezes, exports, has the referee time it, and reports. The same command goes on after any interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+import jax
+
+from research.door import find_arm, load
+from research.report.judge import judge
+from research.report.job import reproduce
+from research.train.progress import Reporter
+from research.train.runtime import prepare_runtime
+
+INTERRUPTED, TERMINATED, FAILED = 130, 143, 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the command line."""
+    out = argparse.ArgumentParser(prog="python -m research.run", description=__doc__, formatter_class=_Raw)
+    out.add_argument("config", help="a config file, such as configs/v2.py")
+    out.add_argument("overrides", nargs="*", metavar="field.field=value", help="typed overrides of the config")
+    out.add_argument("--workdir", type=Path, help="where everything lands (default: runs/<name of the config>)")
+    out.add_argument("--smoke", action="store_true", help="shrink the config to seconds (its own workdir)")
+    out.add_argument("--devices", type=int, default=1, help="devices to split batches over (0: all; default 1)")
+    out.add_argument("--arm", default="", help="which network --eval-npz judges (default: the target, every link)")
+    out.add_argument("--eval-npz", type=Path, metavar="FILE", help="judge on image [N,H,W], keypoints [N,21,2]; no training")
+    out.add_argument("--tflite", type=Path, metavar="FILE", help="with --eval-npz: judge this .tflite instead")
+    out.add_argument("--quiet", action="store_true", help="no progress, only the table")
+    return out
+
+
+class _Raw(argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line and returns its exit code: 0, 1 (one line says why), 2 (usage), 130 or 143 (interrupted)."""
+    args = parser().parse_intermixed_args(argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _run(args)
+    except (ValueError, KeyError, TypeError, OSError, ModuleNotFoundError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt as stop:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return TERMINATED if stop.args else INTERRUPTED
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt("terminated")
+
+
+def _run(args: argparse.Namespace) -> int:
+    prepare_runtime()
+    exp = load(args.config, *args.overrides, smoke=args.smoke)
+    workdir = args.workdir or Path("runs") / (Path(args.config).stem + ("-smoke" if args.smoke else ""))
+    if args.tflite and not args.eval_npz:
+        raise ValueError("--tflite needs --eval-npz FILE: what should it be judged on?")
+    if args.eval_npz:
+        print(json.dumps(judge(exp, find_arm(exp, args.arm), workdir, args.eval_npz, args.tflite)))
+        return 0
+    if args.devices > jax.device_count():
+        raise ValueError(f"--devices {args.devices}: only {jax.device_count()} found")
+    reproduce(exp, workdir, overrides=tuple(args.overrides), devices=args.devices, reporter=Reporter(args.quiet))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

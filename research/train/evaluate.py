@@ -1,0 +1,54 @@
+"""Errors of a network on a test set: the same numbers for a float network and for a `.tflite` in LiteRT."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research import nets
+from research.graph.runtime import run_tflite
+from research.hand.metrics import epe_px, keypoint_report
+
+Tree = Any
+CHUNK = 128
+
+
+def predict(net: Any, params: Tree, norm_stats: Tree, images: np.ndarray) -> np.ndarray:
+    """Keypoints `[N,21,2]` in 0..1 of `images [N,S,S]` by the float network, in chunks of one compiled shape.
+
+    ValueError for images of another size.
+    """
+    run = _forward(net)
+    parts = []
+    for start in range(0, len(images), CHUNK):
+        chunk = images[start : start + CHUNK]
+        full = np.concatenate([chunk, np.zeros((CHUNK - len(chunk), *chunk.shape[1:]), chunk.dtype)])
+        parts.append(np.asarray(run(params, norm_stats, jnp.asarray(full)))[: len(chunk)])
+    return np.concatenate(parts)
+
+
+@functools.lru_cache(maxsize=64)
+def _forward(net: Any) -> Callable[[Tree, Tree, jax.Array], jax.Array]:
+    return jax.jit(lambda params, norm_stats, images: nets.forward(net, params, norm_stats, images).keypoints)
+
+
+def predict_tflite(model: bytes, images: np.ndarray) -> np.ndarray:
+    """Keypoints `[N,21,2]` in 0..1 of `images [N,S,S]` by a `.tflite` file of this project in LiteRT.
+
+    Raises ValueError for a file that does not map such images to 42 numbers.
+    """
+    flat = run_tflite(model, np.asarray(images, np.float32)[..., None])
+    if flat.shape[1:] != (nets.KEYPOINTS * 2,):
+        raise ValueError(f"this .tflite puts out {list(flat.shape[1:])} numbers an image, not {nets.KEYPOINTS * 2}")
+    return flat.reshape(-1, nets.KEYPOINTS, 2) + 0.5
+
+
+def errors(predicted: np.ndarray, truth: np.ndarray, size_px: int) -> dict[str, float]:
+    """`error_px` at `size_px` and the numbers of `keypoint_report`, all finite floats."""
+    report = {k: float(v) for k, v in keypoint_report(predicted, truth).items()}
+    return {"error_px": float(epe_px(predicted, truth, size_px))} | report

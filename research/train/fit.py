@@ -1,0 +1,161 @@
+"""Fit an arm: its teacher, then its stages in order, each from the outcome of the one before, every outcome kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from research import nets
+from research.spec import Experiment
+from research.squeeze import Variables, close
+from research.train import checkpoint
+from research.train.arms import Arm, stage_key, stage_links
+from research.train.evaluate import predict
+from research.train.ledger import Entry, check_experiment, rebuild, rewrite_entry, stage_entry
+from research.train.loop import batches, finite, run_stage
+from research.train.mesh import data_mesh, replicated
+from research.train.progress import Reporter
+from research.train.state import Hyper, Program, TrainState
+from research.train.step import effective, program_of
+from research.train.setting import setting_of
+
+Tree = Any
+EQUAL_TO = 1e-4
+
+
+class Outcome(NamedTuple):
+    """A network after a stage. `raw` goes into the next stage, `params` (the squeezed view) is evaluated and shipped."""
+
+    net: Any
+    raw: Tree
+    params: Tree
+    norm_stats: Tree
+    ledger: tuple[Entry, ...]
+
+
+def fit(
+    exp: Experiment, arm: Arm, workdir: Path, *, devices: int = 0, reporter: Reporter | None = None, upto: int | None = None
+) -> Outcome:
+    """Trains an arm (or its first `upto` stages), or what is left of it, and returns its outcome.
+
+    Everything finished is read back from `workdir`. Raises ValueError for an illegal experiment or infeasible budget,
+    NonFiniteLoss, and lets KeyboardInterrupt through after saving.
+    """
+    check_experiment(exp)
+    reporter = reporter or Reporter(quiet=True)
+    track = exp.tracks[arm.track]
+    params, norm_stats = nets.init(track.net, jax.random.fold_in(jax.random.key(exp.seed), 7))
+    outcome = Outcome(track.net, params, params, norm_stats, ())
+    stages = track.stages if upto is None else track.stages[:upto]
+    for index in range(len(stages)):
+        outcome = _stage(exp, arm, index, outcome, workdir, devices, reporter)
+    return outcome
+
+
+def finished(exp: Experiment, arm: Arm, workdir: Path) -> bool:
+    """Whether the last stage of an arm has its outcome on disk."""
+    last = len(exp.tracks[arm.track].stages) - 1
+    folder = workdir / "stages" / stage_key(exp, arm, last) / "outcome"
+    return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
+
+
+def check_links(exp: Experiment) -> None:
+    """Builds every chain of every stage and asks its links what can be known before training.
+
+    ValueError for a rule that matches nothing, an illegal order, or a budget that no choice can meet.
+    """
+    for _, track in exp.tracks.items:
+        teacher = exp.tracks[track.teacher].net if track.teacher else None
+        for stage in track.stages:
+            links = exp.squeeze.only(stage.links)
+            setting = setting_of(Program(track.net, links, exp.optim, exp.new_chip, teacher), links)
+            for _, link in links.items:
+                link.build(setting)
+                link.check(setting)
+
+
+def _stage(
+    exp: Experiment, arm: Arm, index: int, before: Outcome, workdir: Path, devices: int, reporter: Reporter
+) -> Outcome:
+    track, stage, links = exp.tracks[arm.track], exp.tracks[arm.track].stages[index], stage_links(exp, arm, index)
+    key = stage_key(exp, arm, index)
+    folder, mesh = workdir / "stages" / key, data_mesh(devices)
+    store = checkpoint.open_manager(folder / "outcome", keep=1)
+    try:
+        if checkpoint.newest(store) is not None:
+            return _read(store, track.net, mesh)
+        taught = any(link.taught for _, link in links.items)
+        teacher = fit(exp, Arm(track.teacher), workdir, devices=devices, reporter=reporter) if taught else None
+        program, hyper = program_of(
+            before.net,
+            links,
+            exp.optim,
+            exp.new_chip,
+            teacher.net if teacher else None,
+            steps=stage.steps,
+            lr_scale=stage.lr_scale,
+            seed=exp.seed,
+        )
+        frozen = {"params": teacher.params, "norm_stats": teacher.norm_stats} if teacher else {}
+        with reporter.bar(key, stage.steps) as bar:
+            state = run_stage(
+                program,
+                hyper,
+                (before.raw, before.norm_stats),
+                frozen,
+                data=exp.data,
+                batch=exp.optim.batch,
+                first=sum(s.steps for s in track.stages[:index]),
+                folder=folder,
+                save_every=exp.save_every,
+                mesh=mesh,
+                bar=bar,
+            )
+        ledger = (*before.ledger, stage_entry(stage, links.names))
+        after = Outcome(before.net, state.params, effective(program, hyper, state), state.norm_stats, ledger)
+        for name in stage.settle:
+            if name in links.names:
+                after = _settle(exp, name, program, hyper, state, after)
+        if not finite((after.raw, after.norm_stats)):
+            raise ValueError(f"stage {key}: the trained weights are not finite")
+        checkpoint.save(store, 0, _arrays(after), {"ledger": list(after.ledger)})
+        store.wait_until_finished()
+        return after
+    finally:
+        store.close()
+
+
+def _arrays(outcome: Outcome) -> dict[str, Tree]:
+    return {"raw": outcome.raw, "params": outcome.params, "norm_stats": outcome.norm_stats}
+
+
+def _read(store: Any, net: Any, mesh: jax.sharding.Mesh) -> Outcome:
+    ledger = tuple(checkpoint.read_note(store, 0)["ledger"])
+    net = rebuild(net, ledger)
+    params, norm_stats = nets.shapes(net)
+    like = {"raw": params, "params": params, "norm_stats": norm_stats}
+    arrays = checkpoint.read_state(store, 0, like, replicated(mesh))
+    return Outcome(net, arrays["raw"], arrays["params"], arrays["norm_stats"], ledger)
+
+
+def _settle(
+    exp: Experiment, name: str, program: Program, hyper: Hyper, state: TrainState, before: Outcome
+) -> Outcome:
+    """Applies a link's rewrite to raw and effective weights alike, and checks that outputs stay equal."""
+    links = exp.squeeze.only(program.links.names)
+    rewrite = links[name].settle(setting_of(program, links), state.learned[name], state.squeeze[name])
+    images = np.asarray(batches(exp.data, exp.optim.batch)(exp.seed + 1, 0)["image"])
+    net, raw, report = rewrite(before.net, Variables(before.raw, before.norm_stats), images)
+    _, view, _ = rewrite(before.net, Variables(before.params, before.norm_stats), images)
+    kept = {group: np.asarray(index) for group, index in report.pop("kept", {}).items()}
+    closed = close(before.net.groups(), kept, before.params)
+    old = predict(before.net, closed, before.norm_stats, images)
+    new = predict(net, view.params, view.norm_stats, images)
+    report["max_difference"] = float(np.max(np.abs(old - new)))
+    if not report["max_difference"] <= EQUAL_TO:
+        raise ValueError(f"rewrite of {name!r} changed the output by {report['max_difference']:.2g} (> {EQUAL_TO:g})")
+    ledger = (*before.ledger, rewrite_entry(name, report))
+    return Outcome(net, raw.params, view.params, view.norm_stats, ledger)

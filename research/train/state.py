@@ -1,0 +1,49 @@
+"""The train state and the program: what changes at every step, and what is compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+
+from research.npu.chip import Chip
+from research.spec import Named, Optim
+
+Tree = Any
+
+
+class TrainState(NamedTuple):
+    """Everything a step reads and writes. `step` int32 scalar, counted within a stage."""
+
+    step: jax.Array
+    params: Tree
+    learned: Tree
+    squeeze: Tree
+    norm_stats: Tree
+    opt: Tree
+
+
+@dataclass(frozen=True)
+class Program:
+    """The static half of a stage, hashable: one compiled step each.
+
+    Floats inside `links` and `optim` are placeholders; their values arrive as arguments (`Hyper`), so that editing
+    one never retraces.
+    """
+
+    net: Any
+    links: Named
+    optim: Optim
+    chip: Chip
+    teacher: Any = None
+
+
+class Hyper(NamedTuple):
+    """The dynamic half: floats of the links and of the optimiser, stage length, learning-rate scale, seed."""
+
+    links: tuple[float, ...]
+    optim: tuple[float, ...]
+    steps: int
+    lr_scale: float
+    seed: int
