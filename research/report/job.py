@@ -1,0 +1,160 @@
+"""The whole job of a config: train every arm, measure each, build the table, write result.json, table.md, report.html."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from research.data.rendered_hands import prepare_test_set, read_test_set
+from research.npu import energy
+from research.report.page import write_report
+from research.report.rows import rows
+from research.report.tables import console_table, markdown_table
+from research.spec import Experiment
+from research.train import record
+from research.train.arms import Arm, all_arms, full, stage_key
+from research.train.evaluate import errors, predict, predict_tflite
+from research.train.fit import check_links, fit
+from research.train.ledger import check_experiment
+from research.train.measure import measure, price_network
+from research.train.progress import Reporter
+
+NEEDS = {"ethosu": "npu", "ai_edge_litert": "npu", "matplotlib": "report", "jinja2": "report"}
+GALLERY = 12
+ENERGY_NOTE = (
+    "modelled, never measured: static power over the frame plus MACs, SRAM and flash bytes at 45 nm prices, "
+    "with one scale that puts the frozen V1 at 2.16 mJ on its old chip"
+)
+
+
+def reproduce(
+    exp: Experiment,
+    workdir: Path,
+    *,
+    overrides: tuple[str, ...] = (),
+    devices: int = 1,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Runs an experiment to its report in `workdir`, or what is left of it, and returns the result.
+
+    Raises ValueError (illegal experiment, infeasible budget, foreign or unwritable workdir, a loss that is not
+    finite) and ModuleNotFoundError before anything is trained wherever that can be known.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    check_experiment(exp)
+    check_links(exp)
+    check_packages()
+    with record.locked(workdir):
+        record.claim(workdir, exp, overrides)
+        test = read_test_set(prepare_test_set(exp.data, exp.seed, workdir / "data"))
+        measured = {}
+        for arm in all_arms(exp):
+            outcome = fit(exp, arm, workdir, devices=devices, reporter=reporter)
+            path = workdir / "measured" / f"{arm.name}.json"
+            if not (path.exists() and (workdir / "exports" / f"{arm.name}.tflite").exists()):
+                chips = (exp.old_chip, exp.new_chip) if arm.track == exp.baseline else (exp.new_chip,)
+                found = measure(exp, arm.name, outcome, test, chips, workdir / "exports")
+                record.write_json(path, found)
+                where = found["chips"][exp.new_chip.name]
+                reporter.say(
+                    f"{arm.name:<28} {where['ms_referee']:.3f} ms referee, {where['ms_simulated']:.3f} ms simulated, "
+                    f"{found['int8']['error_px']:.2f} px int8"
+                )
+            measured[arm.name] = json.loads(path.read_text())
+        result = build_result(exp, workdir, measured, test)
+        record.write_json(workdir / "result.json", result)
+        record.write_bytes(workdir / "table.md", markdown_table(result).encode())
+        write_report(result, workdir / "report.html")
+    reporter.console.print(console_table(result))
+    reporter.say(
+        f"report: {workdir / 'report.html'}   table: {workdir / 'table.md'}   networks: {workdir / 'exports'}"
+    )
+    return result
+
+
+def check_packages() -> None:
+    """ModuleNotFoundError naming the extra that a missing optional package comes with."""
+    for package, extra in NEEDS.items():
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(
+                f"the main job needs the optional package {package}: pip install '.[{extra}]'"
+            )
+
+
+def build_result(
+    exp: Experiment, workdir: Path, measured: Mapping[str, Any], test: tuple[np.ndarray, np.ndarray]
+) -> dict[str, Any]:
+    """The content of result.json, in the form `report.schema` checks. One seed is a demo."""
+    arms = {name: _history(exp, workdir, name, found) for name, found in measured.items()}
+    arms[full(exp).name]["stages"] = _stages(exp, workdir, test)
+    return {
+        "name": exp.name,
+        "n": 1,
+        "demo": True,
+        "command": record.command(),
+        "created": record.now(),
+        "versions": record.versions(),
+        "device": record.device(),
+        "energy": {"scale": energy.SCALE, "p_static_mw": energy.P_STATIC_MW, "note": ENERGY_NOTE},
+        "rows": rows(exp, measured),
+        "arms": arms,
+        "gallery": _gallery(exp, workdir, test),
+    }
+
+
+def _history(exp: Experiment, workdir: Path, name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    track, *links = name.split("+")
+    arm = Arm(track, tuple(links))
+    curve: dict[str, list[float]] = {"step": [], "error_px": [], "loss": []}
+    first = 0
+    for index, stage in enumerate(exp.tracks[track].stages):
+        for line in (
+            (workdir / "stages" / stage_key(exp, arm, index) / "metrics.jsonl").read_text().splitlines()
+        ):
+            row = json.loads(line)
+            curve["step"].append(first + row["step"])
+            curve["error_px"].append(row["task"] * exp.data.size_px)
+            curve["loss"].append(row["loss"])
+        first += stage.steps
+    layers = {chip: on_chip["layers"] for chip, on_chip in found["chips"].items()}
+    return {"train": curve, "layers": layers, "ledger": found["ledger"], "stages": []}
+
+
+def _stages(exp: Experiment, workdir: Path, test: tuple[np.ndarray, np.ndarray]) -> list[dict[str, Any]]:
+    arm, out = full(exp), []
+    for index, stage in enumerate(exp.tracks[exp.target].stages):
+        at = fit(exp, arm, workdir, upto=index + 1)
+        links = exp.squeeze.only([name for name in stage.links if name not in stage.settle])
+        priced = price_network(at.net, exp.new_chip, links)
+        found = errors(predict(at.net, at.params, at.norm_stats, test[0]), test[1], at.net.size_px)
+        out.append(
+            {"stage": stage.name, "ms_simulated": priced["ms_simulated"], "error_px": found["error_px"]}
+        )
+    return out
+
+
+def _gallery(exp: Experiment, workdir: Path, test: tuple[np.ndarray, np.ndarray]) -> list[dict[str, Any]]:
+    images, truth = test[0][:GALLERY], test[1][:GALLERY]
+    models = {"v1": Arm(exp.baseline), "v2": full(exp)}
+    seen = {
+        who: predict_tflite((workdir / "exports" / f"{arm.name}.tflite").read_bytes(), images)
+        for who, arm in models.items()
+    }
+    out = []
+    for i, image in enumerate(images):
+        png = io.BytesIO()
+        Image.fromarray(np.round(image * 255).astype(np.uint8)).save(png, "PNG")
+        points = {"true": truth[i], "v1": seen["v1"][i], "v2": seen["v2"][i]}
+        out.append(
+            {"image_png_base64": base64.b64encode(png.getvalue()).decode()}
+            | {who: np.round(xy, 4).tolist() for who, xy in points.items()}
+        )
+    return out

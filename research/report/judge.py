@@ -1,0 +1,43 @@
+"""Judging from outside: a network of a finished run, or a `.tflite`, on images and keypoints it has never seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from research.data.npz import read_npz
+from research.spec import Experiment
+from research.train import record
+from research.train.arms import Arm
+from research.train.evaluate import errors, predict, predict_tflite
+from research.train.fit import finished, fit
+from research.train.ledger import check_experiment
+
+
+def judge(
+    exp: Experiment, arm: Arm, workdir: Path, npz: Path, tflite: Path | None = None
+) -> dict[str, float]:
+    """Mean error / box, PCK@.05 / .1 / .2, AUC and n on an npz (`image [N,H,W]`, `keypoints [N,21,2]`, see data.npz).
+
+    Judges the float network of a finished `arm` in `workdir`, or the file `tflite` alone. Raises FileNotFoundError
+    where the run or the file is not there, ValueError for a bad npz or a file that is no hand network.
+    """
+    check_experiment(exp)
+    if tflite is not None:
+        if not tflite.is_file():
+            raise FileNotFoundError(f"no file {str(tflite)!r}")
+        model = tflite.read_bytes()
+        images, truth = read_npz(npz, _input_px(model))
+        found = errors(predict_tflite(model, images), truth, images.shape[1])
+    else:
+        if not finished(exp, arm, workdir):
+            raise FileNotFoundError(
+                f"{arm.name!r} is not finished in {str(workdir)!r}: run the same command without --eval-npz first"
+            )
+        record.claim(workdir, exp)
+        outcome = fit(exp, arm, workdir)
+        images, truth = read_npz(npz, outcome.net.size_px)
+        found = errors(
+            predict(outcome.net, outcome.params, outcome.norm_stats, images), truth, outcome.net.size_px
+        )
+    found.pop("error_px")
+    return found
