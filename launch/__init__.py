@@ -1,0 +1,1 @@
+"""Sweeps of many runs; for now one after another on this machine."""
