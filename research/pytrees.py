@@ -16,8 +16,8 @@ import numpy as np
 class ChannelGroup:
     """Channels that live and die together, and where they stand in the arrays.
 
-    `size` channels; `params` and `norm_stats` list the `(path, axis)` an index of kept channels must be taken on;
-    `gated` lists the parameter vectors `[size]` whose zeros make a channel contribute exactly nothing.
+    `size` channels; `params` and `norm_stats` list the `(path, axis)` that an index of kept channels must be
+    taken on; `gated` lists the parameter vectors `[size]` whose zeros make a channel contribute nothing.
     """
 
     name: str
@@ -40,7 +40,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"a/b/c": leaf}` -> nested dict, the inverse of `flatten`."""
+    """`{"a/b/c": leaf}` -> nested dict, the inverse of `flatten` (which drops empty branches)."""
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
         *folders, name = path.split("/")
@@ -52,7 +52,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def map_paths(fn: Callable[[str, Any], Any], tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dict of the same structure (empty branches kept) with every leaf replaced by `fn(path, leaf)`."""
+    """Nested dict of the same structure (empty branches kept), every leaf replaced by `fn(path, leaf)`."""
     return jax.tree.map_with_path(lambda keys, leaf: fn("/".join(k.key for k in keys), leaf), tree)
 
 
@@ -104,8 +104,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def straight_through(hard: jax.Array, soft: jax.Array) -> jax.Array:
-    """The value of `hard` with the gradient of `soft` (Bengio et al. 2013)."""
-    return soft + jax.lax.stop_gradient(hard - soft)
+    """The value of `hard`, to the last bit, with the gradient of `soft` (Bengio et al. 2013)."""
+    return jax.lax.stop_gradient(hard) + (soft - jax.lax.stop_gradient(soft))
 
 
 def count(tree: Any) -> int:

@@ -1,4 +1,4 @@
-"""An experiment as data: frozen dataclasses, a config file that builds one, typed overrides, JSON there and back."""
+"""An experiment as data: frozen dataclasses, a config file that builds one, typed overrides, JSON."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def named(**specs: Any) -> Named:
 class Optim:
     """AdamW with warm-up and a cosine to zero per stage; floats may be edited without a retrace.
 
-    `batch` images a step; `lr` peak for weights; `gate_lr` for what transforms learn; `dual_lr` for multipliers;
-    `clip` global gradient norm; `warmup` share of a stage.
+    `batch` images a step; `lr` peak for weights; `gate_lr` for what transforms learn; `dual_lr` for
+    multipliers; `clip` global gradient norm; `warmup` share of a stage.
     """
 
     batch: int = 64
@@ -92,7 +92,7 @@ class Stage:
 
 @dc.dataclass(frozen=True)
 class Track:
-    """One network's life: its largest spec, its stages in order, and the track that teaches it ("" for none)."""
+    """One network's life: its largest spec, its stages in order, the track that teaches it ("" for none)."""
 
     net: Any
     stages: tuple[Stage, ...]
@@ -101,9 +101,10 @@ class Track:
 
 @dc.dataclass(frozen=True)
 class Experiment:
-    """One runnable page. `tracks` must hold the names in `baseline` and `target`; `squeeze` the links of the target.
+    """One runnable page. `tracks` holds the names `baseline` and `target`; `squeeze` the links of the target.
 
-    `old_chip` runs the baseline only; every other figure is on `new_chip`. `claims` is the story's word for each link.
+    `old_chip` runs the baseline only; every other figure is on `new_chip`. `claims` is the story's word for
+    each link.
     """
 
     name: str
@@ -144,7 +145,8 @@ class Experiment:
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     """The experiment of a config file after `a.b=value` overrides.
 
-    Raises FileNotFoundError, ValueError (no `config()`, or an override without "="), KeyError or TypeError (override).
+    Raises FileNotFoundError, ValueError (no `config()`, or an override without "="), KeyError or TypeError
+    (another wrong override).
     """
     exp = config_module(path).config()
     if not isinstance(exp, Experiment):
@@ -155,7 +157,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def config_module(path: str | Path) -> types.ModuleType:
-    """The module of a config file, imported under a name of its own. Raises FileNotFoundError or ValueError."""
+    """The module of a config file, under a name of its own. Raises FileNotFoundError or ValueError."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no config file {str(path)!r}")
@@ -170,7 +172,7 @@ def config_module(path: str | Path) -> types.ModuleType:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`"a.b=1e-3"` -> `("a.b", 0.001)`; what is no Python literal stays a string. ValueError without an "="."""
+    """`"a.b=1e-3"` -> `("a.b", 0.001)`; what is no Python literal stays a string. ValueError without "="."""
     key, eq, value = text.partition("=")
     if not eq or not key:
         raise ValueError(f"override {text!r} is not of the form field.field=value")
@@ -183,25 +185,24 @@ def parse_override(text: str) -> tuple[str, Any]:
 def override(spec: Any, path: str, value: Any, _at: str = "") -> Any:
     """A copy of a nested spec with the field at a dotted path replaced, typed by the field's annotation.
 
-    Tuples are entered by index or by the `name` of their entries. Raises KeyError (with a did-you-mean) for an unknown
-    field and TypeError for a value of another type.
+    Tuples are entered by index or by the `name` of their entries. Raises KeyError (with a did-you-mean) for
+    an unknown field and TypeError for a value of another type, or for a whole spec in place of a field.
     """
     head, _, rest = path.partition(".")
     here = f"{_at}{head}"
     if isinstance(spec, Named):
         if head not in spec.names:
             raise KeyError(f"override {here!r}: no such name; {nearest(head, spec.names)}")
-        if not rest:
-            raise TypeError(f"override {here!r}: name a field of it, such as {here}.{_first_field(spec[head])}")
-        return spec.replace(head, override(spec[head], rest, value, here + "."))
+        old = spec[head]
+        return spec.replace(head, override(old, rest, value, here + ".") if rest else _like(value, old, here))
     if isinstance(spec, tuple):
         keys = [getattr(item, "name", str(i)) for i, item in enumerate(spec)]
-        if head not in keys and not (head.isdigit() and int(head) < len(spec)):
+        if head not in keys and not (head.isdecimal() and int(head) < len(spec)):
             raise KeyError(f"override {here!r}: no such entry; {nearest(head, keys)}")
         at = keys.index(head) if head in keys else int(head)
-        if rest:
-            return (*spec[:at], override(spec[at], rest, value, here + "."), *spec[at + 1 :])
-        return (*spec[:at], _coerce(value, type(spec[at]), here), *spec[at + 1 :])
+        old = spec[at]
+        new = override(old, rest, value, here + ".") if rest else _like(value, old, here)
+        return (*spec[:at], new, *spec[at + 1 :])
     if not dc.is_dataclass(spec):
         raise KeyError(f"override {here!r}: {_at.rstrip('.')} is a plain value and has no fields")
     fields = [f.name for f in dc.fields(spec)]
@@ -209,17 +210,28 @@ def override(spec: Any, path: str, value: Any, _at: str = "") -> Any:
         raise KeyError(f"override {here!r}: {type(spec).__name__} has no such field; {nearest(head, fields)}")
     old = getattr(spec, head)
     if rest:
-        return _replaced(spec, head, override(old, rest, value, here + "."))
-    hint = typing.get_type_hints(type(spec))[head]
-    return _replaced(spec, head, _coerce(value, hint, here))
+        new = override(old, rest, value, here + ".")
+    elif dc.is_dataclass(old):
+        new = _like(value, old, here)
+    else:
+        new = _coerce(value, typing.get_type_hints(type(spec))[head], here)
+    return _replaced(spec, {head: new})
 
 
-def _replaced(spec: Any, field: str, value: Any) -> Any:
-    return dc.replace(spec, **{field: value})
+def _replaced(spec: Any, values: dict[str, Any]) -> Any:
+    return dc.replace(spec, **values)
 
 
-def _first_field(spec: Any) -> str:
-    return dc.fields(spec)[0].name if dc.is_dataclass(spec) else "0"
+def _like(value: Any, old: Any, path: str) -> Any:
+    """`value` as the type of a plain `old`. TypeError for another type and where `old` is a whole spec."""
+    if dc.is_dataclass(old):
+        names = old.names if isinstance(old, Named) else [f.name for f in dc.fields(old)]
+        raise TypeError(f"override {path!r}: name a field of it, such as {path}.{[*names, '...'][0]}")
+    return _coerce(value, _type_of(old), path)
+
+
+def _type_of(value: Any) -> Any:
+    return types.GenericAlias(tuple, tuple(map(_type_of, value))) if isinstance(value, tuple) else type(value)
 
 
 def _coerce(value: Any, hint: Any, path: str) -> Any:
@@ -246,7 +258,7 @@ def _coerce(value: Any, hint: Any, path: str) -> Any:
 
 
 def to_json(spec: Any) -> Any:
-    """Spec -> plain JSON values; every dataclass carries its class as `"$type"`. TypeError for anything else."""
+    """Spec -> plain JSON values; dataclasses carry their class as `"$type"`. TypeError for anything else."""
     if dc.is_dataclass(spec) and not isinstance(spec, type):
         kind = type(spec)
         fields = {f.name: to_json(getattr(spec, f.name)) for f in dc.fields(spec)}
@@ -259,16 +271,29 @@ def to_json(spec: Any) -> Any:
 
 
 def from_json(data: Any) -> Any:
-    """The inverse of `to_json`. Only dataclasses of the `research` package are built; ValueError for others."""
+    """The inverse of `to_json`. Builds dataclasses of the `research` package only; ValueError for others."""
     if isinstance(data, list):
         return tuple(from_json(v) for v in data)
     if isinstance(data, dict):
-        module, _, name = str(data.get("$type", "")).partition(":")
-        kind = getattr(importlib.import_module(module), name, None) if module.startswith("research.") else None
-        if not (isinstance(kind, type) and dc.is_dataclass(kind)):
-            raise ValueError(f"{data.get('$type')!r} is not a spec of this project")
-        return kind(**{k: from_json(v) for k, v in data.items() if k != "$type"})
+        kind = _spec_class(data.get("$type"))
+        values = {k: from_json(v) for k, v in data.items() if k != "$type"}
+        fields = [f.name for f in dc.fields(kind)]
+        for key in values:
+            if key not in fields:
+                raise ValueError(f"{kind.__name__} has no field {key!r}; {nearest(key, fields)}")
+        return kind(**values)
     return data
+
+
+def _spec_class(name: Any) -> type:
+    module, _, qualname = str(name).partition(":")
+    try:
+        kind = getattr(importlib.import_module(module), qualname) if module.startswith("research.") else None
+    except (ImportError, AttributeError):
+        kind = None
+    if not (isinstance(kind, type) and dc.is_dataclass(kind) and kind.__module__ == module):
+        raise ValueError(f"{name!r} is not a spec of this project")
+    return kind
 
 
 def differences(a: Any, b: Any, path: str = "") -> list[str]:
@@ -277,7 +302,9 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
         keys = list(dict.fromkeys([*a, *b]))
         return [d for k in keys for d in differences(a.get(k), b.get(k), f"{path}.{k}" if path else k)]
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{path}.{i}")]
+        return [
+            d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{path}.{i}")
+        ]
     if a == b:
         return []
     return [f"{path}: {_short(a)} -> {_short(b)}"]
@@ -289,7 +316,7 @@ def _short(value: Any) -> str:
 
 
 def split_floats(spec: Any) -> tuple[Any, tuple[float, ...]]:
-    """A spec as (the same with every float 0.0, the floats in order): what is compiled and what is only an argument."""
+    """A spec as (the same with every float 0.0, the floats in order): what is compiled, and its arguments."""
     floats: list[float] = []
 
     def take(value: float) -> float:

@@ -80,16 +80,33 @@ def bad_place(path: str) -> list[str]:
 
 
 def bad_lengths(lines: Mapping[str, int]) -> list[str]:
-    """No Python file over 400 lines; research/: a median file of at most 150, under 9,000 lines in all."""
-    median, longest, total = 150, 400, 9000
+    """No Python file over 400 lines; in research/ a median file of at most 150."""
+    median, longest = 150, 400
     found = [f"{path}: {count} lines, at most {longest}" for path, count in lines.items() if count > longest]
     research = {path: count for path, count in lines.items() if path.startswith("research/")}
     ideas = [count for path, count in research.items() if not path.endswith("__init__.py")]
     if ideas and statistics.median(ideas) > median:
         found.append(f"research/: median file has {statistics.median(ideas):g} lines, at most {median}")
-    if sum(research.values()) >= total:
-        found.append(f"research/: {sum(research.values())} lines, must stay under {total}")
     return found
+
+
+def code_lines(source: str) -> int:
+    """Lines that hold code: no blank lines, comments or docstrings (those the house asks for, and never charges)."""
+    silent = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    held: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in silent:
+            held.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            held.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(held)
+
+
+def too_much_code(sources: Mapping[str, str]) -> list[str]:
+    """research/ stays under 9,000 lines of code: a method that no table needs is left out."""
+    total, most = sum(map(code_lines, sources.values())), 9000
+    return [f"research/: {total} lines of code, must stay under {most}"] if total >= most else []
 
 
 def mirror_of(path: str) -> str:

@@ -31,7 +31,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             missing = [name for name in ("image", "keypoints") if name not in file]
             if not missing:
                 return {name: file[name] for name in ("image", "keypoints")}

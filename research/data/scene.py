@@ -35,18 +35,24 @@ class Look:
 
     fill: least and most of the crop's side that the hand's box takes. shift: standard deviation of the box's
     centre, in crops. roll_deg: usual largest turn in the image. wild: share of hands turned any way.
-    occluded: share of hands with something in front.
+    left, palms: shares of left hands and of palm views. turned: share of hands seen from any side.
+    yaw_deg: how far the others turn about their length (standard deviation). occluded: share of hands with
+    something in front.
     """
 
     fill: tuple[float, float] = (0.5, 0.8)
     shift: float = 0.04
     roll_deg: float = 40.0
     wild: float = 0.15
+    left: float = 0.5
+    palms: float = 0.5
+    turned: float = 0.25
+    yaw_deg: float = 32.0
     occluded: float = 0.2
 
 
 class Backdrop(NamedTuple):
-    """A wall: its grey (scalar) and M plane waves on it ([M, 2] cycles per image, phase [M] rad, amplitude [M]);
+    """A wall: its grey (scalar) and M plane waves on it: [M, 2] cycles per image, [M] rad, [M] amplitude;
     tilt [2] is the relative change of brightness across the whole image in x and y."""
 
     base: jax.Array
@@ -70,11 +76,17 @@ def _hand(u: jax.Array, look: Look) -> tuple[jax.Array, Capsules]:
     u_pose, u_person, u_view, u_left, u_thick, u_arm, u_roll, u_wild, u_any = share(
         u, (ANGLE_NUMBERS,), (PERSON_NUMBERS,), (VIEW_NUMBERS,), (), (), (2,), (), (), ()
     )
-    joints = mirror(joints_mm(sample_angles(u_pose), sample_proportions(u_person)), u_left < 0.5)
+    joints = mirror(joints_mm(sample_angles(u_pose), sample_proportions(u_person)), u_left < look.left)
     bend = bell(u_arm) * jnp.asarray([0.4, 0.2])
     arm_way = (rotation(0, bend[0]) @ rotation(2, bend[1]))[:, 1]
     usual = jnp.deg2rad(between(u_roll, -look.roll_deg, look.roll_deg))
-    view = sample_view(u_view, jnp.where(u_wild < look.wild, between(u_any, -jnp.pi, jnp.pi), usual))
+    view = sample_view(
+        u_view,
+        jnp.where(u_wild < look.wild, between(u_any, -jnp.pi, jnp.pi), usual),
+        look.palms,
+        look.turned,
+        look.yaw_deg,
+    )
     skin = capsules(joints, between(u_thick, 0.9, 1.25), arm_way)
     return turn(view, joints), skin._replace(
         start_mm=turn(view, skin.start_mm), end_mm=turn(view, skin.end_mm)

@@ -94,13 +94,18 @@ def sample_proportions(u: jax.Array) -> Proportions:
     return Proportions(jnp.asarray(BONE_MM, jnp.float32) * size * finger * bone, between(u_palm, 0.86, 1.14))
 
 
-def sample_view(u: jax.Array, roll_rad: jax.Array) -> jax.Array:
+def sample_view(
+    u: jax.Array, roll_rad: jax.Array, palms: float = 0.5, turned: float = 0.25, yaw_deg: float = 32.0
+) -> jax.Array:
     """Wrist orientation, a rotation [3, 3] from hand to camera axes, from VIEW_NUMBERS uniform numbers.
 
-    The palm or the back faces the camera, turned and tilted widely; then the image is turned by `roll_rad`.
+    The palm (a share of `palms`) or the back faces the camera, turned by about `yaw_deg` (standard deviation)
+    or, in a share of `turned`, by any angle, and tilted; then the image is turned by `roll_rad`.
     """
     u_side, u_yaw, u_wide, u_any, u_pitch = u
-    side = jnp.where(u_side < 0.5, jnp.pi, 0.0)
-    yaw = jnp.where(u_wide < 0.25, between(u_any, -jnp.pi, jnp.pi), side + 0.55 * bell(u_yaw))
+    side = jnp.where(u_side < 1.0 - palms, jnp.pi, 0.0)  # unturned, the palm faces the camera
+    yaw = jnp.where(
+        u_wide < turned, between(u_any, -jnp.pi, jnp.pi), side + jnp.deg2rad(yaw_deg) * bell(u_yaw)
+    )
     pitch = jnp.clip(0.45 * bell(u_pitch), -1.2, 1.2)
     return rotation(2, roll_rad) @ rotation(0, pitch) @ rotation(1, yaw)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -86,14 +86,14 @@ def forward(
 
 
 def traced(spec: HandNet) -> tuple[Callable[[Tree, jax.Array], jax.Array], Tree, jax.ShapeDtypeStruct]:
-    """What the graph is made from: `(fn, parameter shapes, image shape)` of the folded network, canonically computed.
+    """What the graph is made from: `(fn, parameter shapes, image shape)` of the folded network.
 
-    `fn(params, image [1,S,S,1]) -> [1,42]`, the flat head: keypoint minus 0.5.
+    `fn(params, image [1,S,S,1]) -> [1,42]`, the flat head: keypoint minus 0.5, computed canonically.
     """
     folded = spec.folded()
 
     def fn(params: Tree, image: jax.Array) -> jax.Array:
-        return HandModule(folded, CANONICAL).apply({"params": params}, image, False)
+        return cast(jax.Array, HandModule(folded, CANONICAL).apply({"params": params}, image, False))
 
     params, _ = shapes(folded)
     return fn, params, jax.ShapeDtypeStruct((1, spec.size_px, spec.size_px, 1), jnp.float32)

@@ -1,7 +1,7 @@
 """Two ways to compute one convolution: the canonical one that is traced, and the one XLA runs fast on a CPU.
 
-XLA's grouped convolution on CPU costs an order of magnitude more than shifted multiply-adds; a 1x1 convolution is a
-matrix product. Both formulations agree to 1e-5 (tests/nets/test_formulation.py).
+XLA's grouped convolution on CPU costs an order of magnitude more than shifted multiply-adds; a 1x1
+convolution is a matrix product. Both formulations agree to 1e-5 (tests/nets/test_formulation.py).
 """
 
 from __future__ import annotations
@@ -51,5 +51,10 @@ def _same_padding(extent: int, size: int, stride: int) -> tuple[int, int]:
 
 def _lax_conv(x: jax.Array, kernel: jax.Array, stride: int, groups: int) -> jax.Array:
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+        x,
+        kernel,
+        (stride, stride),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
     )

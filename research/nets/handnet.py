@@ -1,4 +1,4 @@
-"""The hand network as data: a MobileNetV2-like regressor of 21 keypoints, its channel groups and its rewrites."""
+"""The hand network as data: a MobileNetV2-like regressor of 21 keypoints, its groups, its rewrites."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KEYPOINTS = 21
 
 @dataclass(frozen=True)
 class Block:
-    """Inverted residual (Sandler et al. 2018): 1x1 to `mid`, depthwise `kernel` / `stride`, linear 1x1 to `out`."""
+    """Inverted residual (Sandler et al. 2018): 1x1 to `mid`, depthwise `kernel` / `stride`, 1x1 to `out`."""
 
     mid: int
     out: int
@@ -24,8 +24,8 @@ class Block:
 class HandNet:
     """Grey crop `[N,size_px,size_px,1]` in 0..1 -> keypoints `[N,21,2]` in 0..1.
 
-    `stem` channels of the 3x3 / 2 stem, `neck` channels before the flattened dense head; `norm=False` is the folded
-    network whose units carry a bias instead of a batch norm.
+    `stem` channels of the 3x3 / 2 stem, `neck` channels before the flattened dense head; `norm=False` is the
+    folded network whose units carry a bias instead of a batch norm.
     """
 
     size_px: int
@@ -48,7 +48,7 @@ class HandNet:
         return (*names, "neck", "flat", "head")
 
     def resized(self, widths: Mapping[str, int]) -> HandNet:
-        """The same network with the groups named resized. ValueError for an unknown group or a width below 1."""
+        """The same network with the named groups resized. ValueError: an unknown group, a width below 1."""
         known = {f"b{i}": i for i in range(len(self.blocks))}
         blocks = list(self.blocks)
         for name, width in widths.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ NORM_EPSILON = 1e-5
 
 
 class Site(nn.Module):
-    """A named tensor that will be an integer on the device: taps, ranges, graph and exporter share the name."""
+    """A named tensor, an integer on the device: taps, ranges, graph and exporter share the name."""
 
     site: str
 
@@ -25,7 +27,7 @@ class Site(nn.Module):
 
 
 class Unit(nn.Module):
-    """Convolution `kind` ("conv" or "depthwise"), batch norm (or bias once folded), ReLU6 if `act`, `[N,H,W,C]`."""
+    """Convolution `kind` ("conv" or "depthwise"), batch norm (or bias once folded), ReLU6 if `act`."""
 
     kind: str
     out: int
@@ -39,12 +41,15 @@ class Unit(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """`[N,H,W,C]` -> `[N,H/stride,W/stride,out]`; `train` uses and updates batch statistics."""
         fan = x.shape[3] if self.kind == "conv" else 1
-        init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal", in_axis=(0, 1, 2), out_axis=3)
-        kernel = self.param("kernel", init, (self.kernel, self.kernel, fan, self.out))
+        he = nn.initializers.variance_scaling(
+            2.0, "fan_in", "truncated_normal", in_axis=(0, 1, 2), out_axis=3
+        )
+        kernel = self.param("kernel", he, (self.kernel, self.kernel, fan, self.out))
         compute = fm.conv if self.kind == "conv" else fm.depthwise
         x = compute(x, kernel, self.stride, self.formulation)
         if self.norm:
-            x = nn.BatchNorm(use_running_average=not train, momentum=0.95, epsilon=NORM_EPSILON, name="norm")(x)
+            norm = nn.BatchNorm(not train, momentum=0.95, epsilon=NORM_EPSILON, name="norm")
+            x = norm(x)
         else:
             x = x + self.param("bias", nn.initializers.zeros, (self.out,))[None, None, None, :]
         x = jnp.clip(x, 0.0, 6.0) if self.act else x
@@ -61,7 +66,8 @@ class InvertedResidual(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """`[N,H,W,C]` -> `[N,H/stride,W/stride,block.out]`."""
-        b, shared = self.block, {"norm": self.norm, "formulation": self.formulation}
+        b = self.block
+        shared: dict[str, Any] = {"norm": self.norm, "formulation": self.formulation}
         y = Unit("conv", b.mid, name="expand", **shared)(x, train)
         y = Unit("depthwise", b.mid, b.kernel, b.stride, name="depthwise", **shared)(y, train)
         y = Unit("conv", b.out, act=False, name="project", **shared)(y, train)
@@ -71,7 +77,7 @@ class InvertedResidual(nn.Module):
 
 
 class HandModule(nn.Module):
-    """The whole network of a `HandNet` spec: `[N,S,S,1]` in 0..1 -> `[N,42]` around 0 (keypoint minus 0.5)."""
+    """The whole network of a `HandNet`: `[N,S,S,1]` in 0..1 -> `[N,42]` around 0 (keypoint minus 0.5)."""
 
     spec: HandNet
     formulation: str
@@ -79,7 +85,8 @@ class HandModule(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Flat keypoint offsets from the centre of the crop, in fractions of its side."""
-        spec, shared = self.spec, {"norm": self.spec.norm, "formulation": self.formulation}
+        spec = self.spec
+        shared: dict[str, Any] = {"norm": spec.norm, "formulation": self.formulation}
         x = Site("image")(x)
         x = Unit("conv", spec.stem, 3, 2, name="stem", **shared)(x, train)
         for i, block in enumerate(spec.blocks):

@@ -6,6 +6,7 @@ here each (depth, columns) pair of a fixed grid is tried with the tallest block 
 gradient.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -61,6 +62,7 @@ def part_kernel_first(layer: LayerTable, chip: Chip, *, sparse: bool) -> jax.Arr
     return (always | (by_kernel >= by_depth)) & whole_kernel(layer)
 
 
+@partial(jax.jit, static_argnames=("chip", "sparse"))
 def choose(layer: LayerTable, chip: Chip, *, sparse: bool) -> Block:
     """The block of every layer [L] on `chip`, with 2:4 weights or without."""
     layer = jax.tree.map(jax.lax.stop_gradient, layer)

@@ -69,7 +69,7 @@ def _whole(result: Result) -> list[Finding]:
         goal = STORY_MS[0] / STORY_MS[1]
         verdict = _verdict(start / end, goal)
         text = (
-            f"From {start:.3f} ms ({zero['baseline']}) to {end:.3f} ms a frame is {start / end:.2f}x, "
+            f"From {start:.3f} ms (“{zero['baseline']}”) to {end:.3f} ms a frame is {start / end:.2f}x, "
             f"claimed {goal:g}x ({STORY_MS[0]:g} to {STORY_MS[1]:g} ms): {verdict}{_once(result)}. "
             f"The new NPU alone, running the same network, brings {start / same:.2f}x of it; "
             f"everything after that {same / end:.2f}x."
@@ -82,7 +82,7 @@ def _whole(result: Result) -> list[Finding]:
         verdict = _verdict(before / end, product)
         text = (
             f"The story's speed-ups for the techniques in this table multiply to {product:.2f}x; from "
-            f"{claimed[0]['baseline']} to the last row the referee finds {before / end:.2f}x: "
+            f"“{claimed[0]['baseline']}” to the last row the referee finds {before / end:.2f}x: "
             f"{verdict}{_once(result)}."
         )
         found.append(Finding(verdict, "All techniques", text))
@@ -106,7 +106,7 @@ def _speed(result: Result, row: Row) -> list[Finding]:
     step, goal = row["step_x"], parse_claim(row["claim"]).speed_x
     if step is None:
         return []
-    text = f"Speed: {step:.2f}x over {row['baseline']}"
+    text = f"Speed: {step:.2f}x over “{row['baseline']}”"
     if row["leave_one_out_x"] is not None:
         text += f" (taken out of the full chain: {row['leave_one_out_x']:.2f}x)"
     if goal is None:

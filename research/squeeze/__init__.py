@@ -1,4 +1,4 @@
-"""Squeezing as pure transforms: gates, sparsity, distillation, precision, and the rewrites between stages. No flax."""
+"""Squeezing as pure transforms: gates, sparsity, distillation, precision, and rewrites between stages."""
 
 from research.squeeze.compact import close, compact
 from research.squeeze.distill import Distill

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +14,19 @@ from research.squeeze.transform import IDENTITY, LOSS, Context, Link, Setting, T
 
 
 def attention_map(features: jax.Array) -> jax.Array:
-    """`[N,H,W,C]` -> `[N,H*W]`: mean square over channels, L2-normalised (Zagoruyko & Komodakis 2017, eq. 1 and 2)."""
+    """`[N,H,W,C]` -> `[N,H*W]` of length 1: mean square over channels (Zagoruyko & Komodakis 2017, eq. 2).
+
+    A plane of zeros maps to zeros, with gradient zero.
+    """
     energy = jnp.mean(jnp.square(features), axis=3).reshape(features.shape[0], -1)
-    return energy / (jnp.linalg.norm(energy, axis=1, keepdims=True) + 1e-6)
+    return energy * jax.lax.rsqrt(jnp.sum(jnp.square(energy), axis=1, keepdims=True) + 1e-12)
 
 
 def attention_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Mean over images of the squared distance of two attention maps. ValueError when the two planes differ in size."""
-    if student.shape[1:3] != teacher.shape[1:3]:
-        raise ValueError(f"attention transfer between {student.shape[1:3]} and {teacher.shape[1:3]}: planes must agree")
+    """Mean over images of the squared distance of two attention maps. ValueError: planes of two sizes."""
+    mine, its = student.shape[1:3], teacher.shape[1:3]
+    if mine != its:
+        raise ValueError(f"attention transfer between planes {mine} and {its}: pair sites of one size")
     return jnp.mean(jnp.sum(jnp.square(attention_map(student) - attention_map(teacher)), axis=1))
 
 
@@ -40,10 +44,15 @@ class Distill(Link):
     taught: ClassVar[bool] = True
 
     def build(self, setting: Setting) -> Transform:
-        """Terms `output` and `attention`. ValueError without a teacher or for a site that one of them lacks."""
+        """Terms `output` and, with pairs, `attention`.
+
+        ValueError without a teacher or for a site the student lacks; at trace time for one the teacher lacks.
+        """
         if setting.teacher is None:
-            raise ValueError("distillation needs a teacher: name one in the track, as in Track(..., teacher='teacher')")
+            raise ValueError("distillation needs a teacher: name one, as in Track(..., teacher='teacher')")
         teach = setting.teacher
+        for site, _ in self.pairs:
+            _tap(dict.fromkeys(setting.sites), site, "student")
 
         def terms(ctx: Context) -> dict[str, jax.Array]:
             taught, taught_taps = jax.lax.stop_gradient(teach(ctx.frozen, ctx.batch["image"]))
@@ -63,7 +72,7 @@ class Distill(Link):
         return replace(self, pairs=(("b1/add", "b1/add"),))
 
 
-def _tap(taps: Mapping[str, jax.Array], site: str, who: str) -> jax.Array:
+def _tap(taps: Mapping[str, Any], site: str, who: str) -> Any:
     if site not in taps:
         raise ValueError(f"the {who} has no site {site!r}; {nearest(site, taps)}")
     return taps[site]

@@ -1,4 +1,4 @@
-"""Folding every batch norm into the kernel before it: the rewrite that turns a trained network into a shippable one."""
+"""Folding every batch norm into the kernel before it: the rewrite that makes a trained network shippable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from research.squeeze.transform import Rewrite, Variables
 def fold(epsilon: float) -> Rewrite:
     """Rewrite of a spec with `.folded()`: `x/norm/*` disappears, `x/kernel` is scaled, `x/bias` is new.
 
-    Output-equal to 1e-5 in inference mode. Raises ValueError on a network that carries no norm (folded twice).
+    `epsilon` is the norm's. Output-equal to 1e-5 in inference mode. Raises ValueError on a network that
+    carries no norm (folded twice).
     """
 
     def rewrite(spec: Any, variables: Variables, data: Any = None) -> tuple[Any, Variables, dict[str, Any]]:

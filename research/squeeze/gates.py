@@ -1,4 +1,4 @@
-"""Width gates under a latency budget: which channels live is learned, and the budget is met when they are decoded."""
+"""Width gates under a latency budget: which channels live is learned; decoding them meets the budget."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ import numpy as np
 from research.pytrees import ChannelGroup, flatten, straight_through, unflatten
 from research.squeeze.budget import augmented_lagrangian
 from research.squeeze.compact import compact
-from research.squeeze.transform import ARCHITECTURE, IDENTITY, Context, Link, Rewrite, Setting, Transform, Variables
+from research.squeeze.transform import (
+    ARCHITECTURE,
+    IDENTITY,
+    Context,
+    Link,
+    Rewrite,
+    Setting,
+    Transform,
+    Variables,
+)
 
 Tree = Any
 
@@ -40,7 +49,7 @@ class WidthGates(Link):
             if not group.gated:
                 raise ValueError(f"group {group.name!r} has no norm to gate: gates act before folding")
             if group.size % self.lane:
-                raise ValueError(f"group {group.name!r} has {group.size} channels: not a multiple of lane={self.lane}")
+                raise ValueError(f"group {group.name!r}: {group.size} is not a multiple of lane={self.lane}")
         groups = {g.name: g for g in setting.groups}
 
         def init(key: jax.Array, params: Tree) -> tuple[Tree, Tree]:
@@ -73,7 +82,7 @@ class WidthGates(Link):
         return replace(self, budget_ms=1e3, start=0.0)
 
     def settle(self, setting: Setting, learned: Tree, state: Tree) -> Rewrite:
-        """Decode the gates under the exact latency and cut the closed channels out. ValueError when infeasible."""
+        """Decodes the gates under the exact latency, cuts the closed channels out. ValueError: infeasible."""
         return compaction(setting, learned["logits"], self.lane, self.budget_ms)
 
 
@@ -98,30 +107,32 @@ def compaction(setting: Setting, logits: Mapping[str, Any], lane: int, budget_ms
 
 
 def choose(logits: jax.Array) -> jax.Array:
-    """Hard 0/1 gates `[G]` with the sigmoid's gradient; the strongest gate always stays open.
+    """Hard 0/1 gates of `logits [G]` with the sigmoid's gradient; the strongest gate always stays open.
 
     The one choice object: the network multiplies by it and the cost counts it.
     """
-    soft = jax.nn.sigmoid(logits)
     best = jnp.arange(logits.shape[0]) == jnp.argmax(logits)
-    return straight_through(((soft > 0.5) | best).astype(soft.dtype), soft)
+    return straight_through(((logits > 0.0) | best).astype(logits.dtype), jax.nn.sigmoid(logits))
 
 
 def importance(group: ChannelGroup, flat: Mapping[str, jax.Array], lane: int) -> jax.Array:
-    """Standardised magnitude `[G]` of every `lane` channels: norm scale times the norm of the outgoing kernel."""
-    outgoing, axis = next((path, axis) for path, axis in reversed(group.params) if axis == 2)
+    """Standardised magnitude `[G]` of every `lane` channels: norm scale times norm of the outgoing kernel."""
+    outgoing = next(path for path, axis in group.params if axis == 2)
     weight = jnp.sqrt(jnp.sum(jnp.square(flat[outgoing]), axis=(0, 1, 3))) * jnp.abs(flat[group.gated[0]])
     score = jnp.mean(weight.reshape(-1, lane), axis=1)
     return (score - jnp.mean(score)) / (jnp.std(score) + 1e-6)
 
 
 def decode(
-    logits: Mapping[str, np.ndarray], lane: int, budget_ms: float, latency_ms: Callable[[Mapping[str, int]], float]
+    logits: Mapping[str, np.ndarray],
+    lane: int,
+    budget_ms: float,
+    latency_ms: Callable[[Mapping[str, int]], float],
 ) -> dict[str, np.ndarray]:
     """Kept channel indices per group whose exact latency is within the budget, by construction.
 
-    Starts from the open gates, closes the weakest until `latency_ms({group: width}) <= budget_ms`, then reopens the
-    strongest that still fit. Raises ValueError when even one gate a group is over the budget.
+    Starts from the open gates, closes the weakest until `latency_ms({group: width}) <= budget_ms`, then
+    reopens the strongest that still fit. Raises ValueError when even one gate a group is over the budget.
     """
     values = {name: np.asarray(v, np.float64) for name, v in logits.items()}
     keep = {name: v > 0.0 for name, v in values.items()}
@@ -147,4 +158,5 @@ def decode(
 
 
 def _infeasible(budget_ms: float, least_ms: float) -> str:
-    return f"infeasible budget: {budget_ms:g} ms, but the narrowest network takes {least_ms:.3f} ms; raise budget_ms"
+    least = f"the narrowest network takes {least_ms:.3f} ms"
+    return f"infeasible budget: {budget_ms:g} ms, but {least}; raise budget_ms"

@@ -1,4 +1,4 @@
-"""Fake quantisation for training: weights as a view, activations at their sites (Jacob et al. 2018, section 3)."""
+"""Fake quantisation for training: weights as a view, activations at sites (Jacob et al. 2018, section 3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ Tree = Any
 
 
 def fake_quant_weights(kernel: jax.Array, bits: int) -> jax.Array:
-    """Symmetric per-output-channel (last axis) rounding to `[-(2^(bits-1) - 1), 2^(bits-1) - 1]` steps, zeros kept."""
+    """Symmetric rounding to at most `2^(bits-1) - 1` steps either way, one scale per output channel (last).
+
+    `kernel [..., O]`, same shape out. Zeros stay zeros; the gradient passes through unchanged.
+    """
     top = 2.0 ** (bits - 1) - 1.0
     scale = jnp.max(jnp.abs(kernel), axis=tuple(range(kernel.ndim - 1)), keepdims=True) / top
     scale = jax.lax.stop_gradient(jnp.maximum(scale, 1e-12))
@@ -23,7 +26,10 @@ def fake_quant_weights(kernel: jax.Array, bits: int) -> jax.Array:
 
 
 def fake_quant_range(x: jax.Array, low: jax.Array, high: jax.Array, bits: int) -> jax.Array:
-    """Affine rounding of `x` to `2^bits` steps over `[low, high]` widened to hold 0; gradient inside the range only."""
+    """Affine rounding of `x` to `2^bits` values over `[low, high]` (scalars) widened to hold 0.
+
+    The zero point is rounded, so 0 stays 0; gradient inside the range only.
+    """
     low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)
     scale = jnp.maximum((high - low) / (2.0**bits - 1.0), 1e-12)
     zero = jnp.round(-low / scale)
@@ -33,7 +39,10 @@ def fake_quant_range(x: jax.Array, low: jax.Array, high: jax.Array, bits: int) -
 
 @dataclass(frozen=True)
 class FakeQuant(Link):
-    """Quantisation-aware training: kernels matched by `where`, activations at `sites`, ranges as moving extremes."""
+    """Quantisation-aware training: kernels matched by `where`, activations at `sites`.
+
+    Ranges are extremes averaged with `momentum`; an activation is left alone until its range has been seen.
+    """
 
     bits: int = 8
     momentum: float = 0.99
@@ -42,7 +51,7 @@ class FakeQuant(Link):
     kind: ClassVar[int] = PRECISION
 
     def build(self, setting: Setting) -> Transform:
-        """View on kernels, functions at sites, ranges tracked in the state. ValueError for a rule without a match."""
+        """View on kernels, functions at sites, ranges in the state. ValueError for a rule without a match."""
         kernels = frozenset(select(self.where, setting.paths, "quantisation rule"))
         sites = select(self.sites, setting.sites, "site rule")
 

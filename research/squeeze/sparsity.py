@@ -1,4 +1,4 @@
-"""N:M structured sparsity trained by SR-STE (Zhou et al. 2021, "Learning N:M fine-grained structured sparse networks")."""
+"""N:M structured sparsity trained by SR-STE (Zhou et al. 2021, arXiv:2102.04010)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def nm_mask(kernel: jax.Array, n: int, m: int) -> jax.Array:
 
 @dataclass(frozen=True)
 class NM(Link):
-    """N:M sparsity on the kernels matched by `where`; `decay` pulls pruned weights to zero so that masks settle."""
+    """N:M sparsity on the kernels matched by `where`; `decay` pulls pruned weights to zero: masks settle."""
 
     n: int = 2
     m: int = 4
@@ -73,7 +73,7 @@ class NM(Link):
         return IDENTITY._replace(view=view, terms=terms)
 
     def price(self, table: LayerTable, kernels: tuple[str | None, ...]) -> LayerTable:
-        """Rows whose kernel is matched are priced as 2:4; other ratios have no native price and stay dense."""
+        """Rows whose kernel is matched are priced as 2:4; other ratios have no price of their own: dense."""
         if (self.n, self.m) != (2, 4):
             return table
         chosen = frozenset(self.paths(tuple(k for k in kernels if k)))

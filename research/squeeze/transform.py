@@ -1,8 +1,9 @@
-"""A squeeze is a pure transform: views params -> params, terms context -> named scalars, composed by one `chain`."""
+"""A squeeze is a pure transform: views params -> params, terms context -> named scalars, one `chain`."""
 
 from __future__ import annotations
 
 import dataclasses as dc
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -15,14 +16,14 @@ Tree = Any
 SiteFn = Callable[[jax.Array], jax.Array]
 
 ARCHITECTURE, SPARSITY, PRECISION, LOSS = range(4)
-"""Kinds of links, in the only order their views may be chained (losses have no view and may stand anywhere)."""
+"""Kinds of links, in the only order their views may be chained (losses have no view, may stand anywhere)."""
 
 
 class Context(NamedTuple):
-    """What a term or an update may read. `raw` are the trained parameters, `params` what the network computed with.
+    """What a term or an update may read. `raw`: the trained parameters; `params`: what the network ran on.
 
-    `frozen` holds weights that are never trained (the teacher's); `outputs [N,21,2]`, `taps` {site: activation};
-    `grads` (of the weights) is empty in `terms` and filled in `update`.
+    `frozen` holds weights that are never trained (the teacher's); `outputs [N,21,2]`, `taps` {site:
+    activation}; `grads` (of the weights) is empty in `terms` and filled in `update`.
     """
 
     raw: Tree
@@ -42,7 +43,8 @@ class Transform(NamedTuple):
     """Five pure functions; a method is `IDENTITY` with one or two of them replaced.
 
     `init(key, params) -> (learned, state)`; `view(params, learned, state, step, key) -> params`;
-    `sites(learned, state, step) -> {site glob: fn}`; `terms(ctx) -> {name: scalar loss}`; `update(state, ctx) -> state`.
+    `sites(learned, state, step) -> {site glob: fn}`; `terms(ctx) -> {name: scalar loss}`;
+    `update(state, ctx) -> state`.
     """
 
     init: Callable[[jax.Array, Tree], tuple[Tree, Tree]]
@@ -65,8 +67,9 @@ IDENTITY = Transform(
 class Setting:
     """What a link may know about the network it squeezes, fixed before tracing.
 
-    `paths` of all parameters, `sites` of all activations, `groups` of removable channels, `latency_ms({group: width})
-    -> ms` priced with every link of the chain, `teacher(frozen, images) -> (outputs, taps)` or None.
+    `paths` of all parameters, `sites` of all activations, `groups` of removable channels,
+    `latency_ms({group: width}) -> ms` priced with every link of the chain, `teacher(frozen, images) ->
+    (outputs, taps)` or None.
     """
 
     paths: tuple[str, ...]
@@ -108,8 +111,8 @@ class Link(Protocol):
         """What can be known before training. ValueError for a demand that no choice can meet."""
 
     def settle(self, setting: Setting, learned: Tree, state: Tree) -> Rewrite:
-        """The rewrite that makes this link's choice physical when a stage settles it. ValueError: it has none."""
-        raise ValueError(f"{type(self).__name__} has nothing to settle: take it out of the stage's settle=(...)")
+        """The rewrite that makes this link's choice physical when a stage settles it. ValueError: none."""
+        raise ValueError(f"{type(self).__name__} has nothing to settle: take it out of the stage's settle")
 
     def price(self, table: LayerTable, kernels: tuple[str | None, ...]) -> LayerTable:
         """The layer table as this link changes its price; `kernels` is the parameter path of every row."""
@@ -117,9 +120,9 @@ class Link(Protocol):
 
 
 def chain(**links: Transform) -> Transform:
-    """One transform from named ones: views compose in order, learned / state / terms are kept under each name.
+    """One transform from named ones: views compose in order; learned, state and terms stand under each name.
 
-    Raises ValueError at trace time when two links claim the same site rule or a term's name twice.
+    Its `sites` raises ValueError when two links claim the same site rule.
     """
 
     def init(key: jax.Array, params: Tree) -> tuple[Tree, Tree]:
@@ -155,7 +158,7 @@ def chain(**links: Transform) -> Transform:
 def check_order(links: Mapping[str, Link]) -> None:
     """ValueError when views are chained in an illegal order: architecture, then sparsity, then precision."""
     views = [(name, link.kind) for name, link in links.items() if link.kind != LOSS]
-    for (first, a), (second, b) in zip(views, views[1:], strict=False):
+    for (first, a), (second, b) in itertools.pairwise(views):
         if a > b:
             raise ValueError(
                 f"illegal chain: {second!r} must come before {first!r} "

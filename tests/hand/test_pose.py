@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from research.hand.chance import draw
 from research.hand.kinematics import average_proportions, joints_mm
@@ -84,5 +85,9 @@ def test_views_are_rotations_that_show_palm_and_back():
     np.testing.assert_allclose(np.linalg.det(views), 1, atol=1e-5)
     palm = (views @ np.asarray([0.0, 0.0, -1.0]))[:, 2] < 0
     assert 0.4 < palm.mean() < 0.6
+    for share in (0.0, 0.2, 1.0):
+        asked = jax.vmap(lambda u, share=share: sample_view(u, jnp.asarray(0.0), share, 0.0, 10.0))
+        facing = (np.asarray(asked(numbers(3, VIEW_NUMBERS))) @ np.asarray([0.0, 0.0, -1.0]))[:, 2] < 0
+        assert facing.mean() == pytest.approx(share, abs=0.04)
     turned = sample_view(jnp.full((VIEW_NUMBERS,), 0.5).at[0].set(0.9), jnp.asarray(jnp.pi / 2))
     np.testing.assert_allclose(turned @ jnp.asarray([0.0, -1.0, 0.0]), [1, 0, 0], atol=1e-5)

@@ -42,12 +42,21 @@ class Sketch:
         self.shapes: dict[str, tuple[int, ...]] = {"image": (1, *image)}
 
     def unit(
-        self, op: str, source: str, name: str, width: int, kernel: int = 1, stride: int = 1, act: str = "relu6"
+        self,
+        op: str,
+        source: str,
+        name: str,
+        width: int,
+        kernel: int = 1,
+        stride: int = 1,
+        act: str = "relu6",
     ) -> str:
         _, rows, columns, channels = self.shapes[source]
         shape = (kernel, kernel, 1 if op == "depthwise" else channels, width)
         self.shapes[name] = (1, -(-rows // stride), -(-columns // stride), width)
-        node = Node(op, (source,), name, f"{name}/kernel", shape, f"{name}/bias", act, (stride, stride), "SAME")
+        node = Node(
+            op, (source,), name, f"{name}/kernel", shape, f"{name}/bias", act, (stride, stride), "SAME"
+        )
         self.nodes.append(node)
         return name
 
@@ -112,9 +121,24 @@ def exported(graph: Graph, params: dict[str, np.ndarray]) -> bytes:
 
 
 HAND_NETS = (
-    (64, 8, ((32, 8, 3, 1), (32, 16, 3, 2), (64, 16, 3, 1), (64, 24, 3, 2), (96, 24, 5, 1), (96, 48, 3, 2)), 64),
-    (64, 16, ((48, 16, 3, 1), (64, 24, 3, 2), (72, 24, 3, 1), (96, 32, 5, 2), (128, 32, 3, 1), (128, 64, 3, 2)), 96),
-    (64, 12, ((24, 20, 5, 2), (80, 20, 3, 1), (60, 36, 3, 2), (144, 36, 3, 1), (108, 72, 5, 2), (216, 72, 3, 1)), 128),
+    (
+        64,
+        8,
+        ((32, 8, 3, 1), (32, 16, 3, 2), (64, 16, 3, 1), (64, 24, 3, 2), (96, 24, 5, 1), (96, 48, 3, 2)),
+        64,
+    ),
+    (
+        64,
+        16,
+        ((48, 16, 3, 1), (64, 24, 3, 2), (72, 24, 3, 1), (96, 32, 5, 2), (128, 32, 3, 1), (128, 64, 3, 2)),
+        96,
+    ),
+    (
+        64,
+        12,
+        ((24, 20, 5, 2), (80, 20, 3, 1), (60, 36, 3, 2), (144, 36, 3, 1), (108, 72, 5, 2), (216, 72, 3, 1)),
+        128,
+    ),
 )
 
 

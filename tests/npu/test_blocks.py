@@ -53,10 +53,24 @@ def test_traversal_formula(channels: int, kernel: int) -> None:
     depthwise=st.booleans(),
     chip=st.sampled_from(CHIPS),
 )
-def test_every_block_fits(size: int, channels: tuple[int, int], kernel: int, depthwise: bool, chip: Chip) -> None:
+def test_every_block_fits(
+    size: int, channels: tuple[int, int], kernel: int, depthwise: bool, chip: Chip
+) -> None:
     ic, oc = (channels[0], channels[0]) if depthwise else channels
     op = DEPTHWISE if depthwise else CONV
-    table = rows({"op": op, "ih": size, "iw": size, "oh": size, "ow": size, "ic": ic, "oc": oc, "kh": kernel, "kw": kernel})
+    table = rows(
+        {
+            "op": op,
+            "ih": size,
+            "iw": size,
+            "oh": size,
+            "ow": size,
+            "ic": ic,
+            "oc": oc,
+            "kh": kernel,
+            "kw": kernel,
+        }
+    )
     block = choose(table, chip, sparse=False)
     values = [float(v[0]) for v in block]
     assert all(np.isfinite(values))

@@ -48,10 +48,25 @@ def test_mac_cycles_match_the_compiler_given_its_blocks(chip: Chip) -> None:
     kernel=st.sampled_from([1, 3]),
     sparse=st.booleans(),
 )
-def test_depth_first_against_plain_integers(pixels: int, channels: int, deep: int, kernel: int, sparse: bool) -> None:
+def test_depth_first_against_plain_integers(
+    pixels: int, channels: int, deep: int, kernel: int, sparse: bool
+) -> None:
     held = 128 if sparse else 64
-    layer = rows({"oh": pixels, "ow": pixels, "ih": pixels, "iw": pixels, "oc": channels, "ic": deep, "kh": kernel, "kw": kernel})
-    block = Block(*(jnp.asarray([v], jnp.float32) for v in (8, 8, 64, 10, 10, held, 1, 2, 8)), jnp.asarray([False]))
+    layer = rows(
+        {
+            "oh": pixels,
+            "ow": pixels,
+            "ih": pixels,
+            "iw": pixels,
+            "oc": channels,
+            "ic": deep,
+            "kh": kernel,
+            "kw": kernel,
+        }
+    )
+    block = Block(
+        *(jnp.asarray([v], jnp.float32) for v in (8, 8, 64, 10, 10, held, 1, 2, 8)), jnp.asarray([False])
+    )
     area, depth = pixels * -(-pixels // 2), -(-channels // 8)
     clipped = min(deep, held)
     cycles = max(32, clipped // 8 * area) * kernel * kernel * depth // (2 if sparse else 1)
@@ -75,7 +90,9 @@ def test_rounding_changes_no_value() -> None:
 
 def test_blocks_cover_the_output() -> None:
     layer = rows({"oh": 12, "ow": 12, "oc": 40})
-    block = Block(*(jnp.asarray([v], jnp.float32) for v in (4, 12, 16, 4, 12, 64, 1, 2, 8)), jnp.asarray([False]))
+    block = Block(
+        *(jnp.asarray([v], jnp.float32) for v in (4, 12, 16, 4, 12, 64, 1, 2, 8)), jnp.asarray([False])
+    )
     assert float(block_count(layer, block, EXACT)[0]) == pytest.approx(3 * 1 * 2.5)
 
 
@@ -83,7 +100,9 @@ def test_an_add_rides_free_on_the_chip_that_chains() -> None:
     add = {"op": ADD, "carried": 1.0}
     alone = {"op": ADD, "carried": 0.0}
     table = rows(add, alone, {"op": FREE}, {"carries_add": 1.0}, {})
-    block = Block(*(jnp.full((5,), v, jnp.float32) for v in (8, 8, 16, 8, 8, 64, 1, 2, 8)), jnp.zeros((5,), bool))
+    block = Block(
+        *(jnp.full((5,), v, jnp.float32) for v in (8, 8, 16, 8, 8, 64, 1, 2, 8)), jnp.zeros((5,), bool)
+    )
     chained = op_cycles(table, block, U85_128, sparse=False, rounding=EXACT).output
     assert float(chained[0]) == 0
     assert float(chained[1]) == 0.5 * 16 * 16 * 64

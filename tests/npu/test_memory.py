@@ -26,7 +26,10 @@ def test_encoded_weights_are_close_to_the_compilers(chip: Chip, sparse: bool) ->
     network = hand_network(1, sparse)
     table = with_kernels(layer_table(network.graph), network.graph, network.kernels)
     names = layer_names(network.graph)
-    found = {s: memory.encoded(table, choose(table, chip, sparse=s), chip, sparse=s, rounding=EXACT) for s in (False, True)}
+    found = {
+        s: memory.encoded(table, choose(table, chip, sparse=s), chip, sparse=s, rounding=EXACT)
+        for s in (False, True)
+    }
     ours = theirs = 0.0
     for layer in referee(network.model, chip).layers:
         if layer.weight_bytes:

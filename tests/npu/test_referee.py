@@ -1,7 +1,6 @@
 """The referee is deterministic, silent, checked in its arguments, and safe with files from elsewhere."""
 
 import sys
-import types
 
 import pytest
 
@@ -71,7 +70,6 @@ def test_a_file_that_kills_the_compiler_raises_here() -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ethosu", types.ModuleType("ethosu"))
-    monkeypatch.setitem(sys.modules, "ethosu.regor", None)
+    monkeypatch.setitem(sys.modules, "ethosu", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install '\.\[npu\]'"):
         judge(hand_network(0, False).model, U85_128)

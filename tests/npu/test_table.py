@@ -48,7 +48,14 @@ def test_macs_are_those_of_the_graph() -> None:
 def test_rows_of_a_hand_network() -> None:
     graph = hand_network(0, False).graph
     stem, depthwise, head = row(graph, "stem"), row(graph, "b1/depthwise"), row(graph, "head")
-    assert (stem["op"], stem["ih"], stem["oh"], stem["ic"], stem["kh"], stem["stride"]) == (CONV, 64, 32, 1, 3, 2)
+    assert (stem["op"], stem["ih"], stem["oh"], stem["ic"], stem["kh"], stem["stride"]) == (
+        CONV,
+        64,
+        32,
+        1,
+        3,
+        2,
+    )
     assert stem["plain_in"] == 1
     assert stem["plain_out"] == 0
     assert stem["sparse"] == 1  # one input channel: three of every four weights are padding

@@ -25,7 +25,9 @@ def test_totals_are_sums_of_layers() -> None:
     verdict = referee(hand_network(1, True).model, U85_128)
     assert sum(layer.cycles for layer in verdict.layers) == verdict.cycles
     assert verdict.ms == pytest.approx(verdict.cycles / 200e3)
-    assert sum(layer.weight_bytes for layer in verdict.layers) / 1024 == pytest.approx(verdict.weights_kb_encoded)
+    assert sum(layer.weight_bytes for layer in verdict.layers) / 1024 == pytest.approx(
+        verdict.weights_kb_encoded
+    )
     assert verdict.flash_kb > verdict.weights_kb_encoded
 
 
@@ -40,22 +42,24 @@ def test_macs_halve_where_2_4_runs() -> None:
 
 def test_one_bad_group_makes_a_layer_dense() -> None:
     network = with_weights(WIDE, sparse=True)
-    assert referee(network.model, U85_128).layer("b1/expand").weight_format == "Sparse2_4"
+    assert referee(network.model, U85_128).layer("b1/project").weight_format == "Sparse2_4"
     params = {path: value.copy() for path, value in network.params.items()}
-    params["b1/expand/kernel"][0, 0, :4, 0] = 0.1
+    params["b1/project/kernel"][0, 0, :4, 0] = 0.1
     spoiled = Network(WIDE, params, exported(WIDE, params))
     verdict = referee(spoiled.model, U85_128)
-    layer = verdict.layer("b1/expand")
+    layer = verdict.layer("b1/project")
     assert layer.weight_format == "Default"
-    assert verdict.layer("b1/project").weight_format == "Sparse2_4"
-    reason = sparse_reason(layer, U85_128, params["b1/expand/kernel"])
-    assert reason == f"1 of {64 // 4 * 128} groups have fewer than 2 zeros in 4"
+    assert verdict.layer("b0/project").weight_format == "Sparse2_4"
+    reason = sparse_reason(layer, U85_128, params["b1/project/kernel"])
+    assert reason == f"1 of {128 // 4 * 64} groups have fewer than 2 zeros in 4"
 
 
 def test_every_layer_has_a_reason() -> None:
     network = with_weights(WIDE, sparse=True)
     verdict = referee(network.model, U85_128)
-    assert sparse_reason(verdict.layer("b1/expand"), U85_128) == ""
+    assert sparse_reason(verdict.layer("b1/project"), U85_128) == ""
+    no_gain = sparse_reason(verdict.layer("b1/expand"), U85_128, network.kernels["b1/expand/kernel"])
+    assert no_gain == "2:4 brings no gain here, says the compiler"
     assert sparse_reason(verdict.layer("b1/add"), U85_128) == "no weights"
     assert sparse_reason(verdict.layer("b1/depthwise"), U85_128).startswith("depthwise")
     old = referee(network.model, U55_128)

@@ -70,7 +70,9 @@ def test_the_dense_head_takes_the_bytes_the_compiler_says(chip: object, sparse: 
     network = hand_network(2, sparse)
     kernel = network.kernels["head/kernel"]
     verdict = referee(network.model, U85_128 if chip is U85_128 else U55_128)
-    assert encoded_bytes_per_weight(kernel) * kernel.size == pytest.approx(verdict.layer("head").weight_bytes, rel=0.06)
+    assert encoded_bytes_per_weight(kernel) * kernel.size == pytest.approx(
+        verdict.layer("head").weight_bytes, rel=0.06
+    )
 
 
 def test_with_kernels_reads_every_weight() -> None:
@@ -78,7 +80,9 @@ def test_with_kernels_reads_every_weight() -> None:
     names = layer_names(network.graph)
     table = with_kernels(layer_table(network.graph), network.graph, network.kernels)
     sparse = {name for name, s in zip(names, np.asarray(table.sparse), strict=True) if s}
-    wanted = {name for name in names if name.endswith(("expand", "project")) or name in ("stem", "neck", "head")}
+    wanted = {
+        name for name in names if name.endswith(("expand", "project")) or name in ("stem", "neck", "head")
+    }
     assert sparse == wanted
     one_bad = {"b1/expand/kernel": network.kernels["b1/expand/kernel"].copy()}
     one_bad["b1/expand/kernel"][0, 0, :4, 0] = 1

@@ -38,7 +38,7 @@ def test_a_speed_is_judged_against_its_claim(step_x, verdict):
     line_of(result, "sparse")["step_x"] = step_x
     assert verdicts(result, "+ sparse")[0] == verdict
     text = words(result, "+ sparse")
-    assert f"{step_x:.2f}x over larger network (taken out of the full chain: 1.12x)" in text
+    assert f"{step_x:.2f}x over “larger network” (taken out of the full chain: 1.12x)" in text
     assert f"claimed 1.5x: {verdict} in this one run." in text
 
 
@@ -58,7 +58,7 @@ def test_accuracy_below_the_spread_of_seeds_stays_open_with_one_run():
 def test_the_whole_way_separates_the_chip_from_the_rest():
     result = example_result()
     text = words(result, "The whole way")
-    assert f"From 1.189 ms (v1 as it was) to 0.963 ms a frame is {1.189 / 0.963:.2f}x" in text
+    assert f"From 1.189 ms (“v1 as it was”) to 0.963 ms a frame is {1.189 / 0.963:.2f}x" in text
     assert "claimed 1.5x (12 to 8 ms): refuted in this one run" in text
     assert f"brings {1.189 / 0.929:.2f}x of it; everything after that {0.929 / 0.963:.2f}x." in text
 
@@ -67,7 +67,7 @@ def test_the_product_of_claims_is_compared_from_the_first_claimed_row_on():
     result = example_result()
     text = words(result, "All techniques")
     assert f"multiply to {1.5 * 1.15:.2f}x" in text
-    assert f"from larger network to the last row the referee finds {1.31 / 0.963:.2f}x: refuted" in text
+    assert f"from “larger network” to the last row the referee finds {1.31 / 0.963:.2f}x: refuted" in text
     line_of(result, "sparse")["claim"] = "1.1x"
     assert verdicts(result, "All techniques") == ["reached"]
 
