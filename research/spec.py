@@ -244,7 +244,7 @@ def _coerce(value: Any, hint: Any, path: str) -> Any:
                 continue
     elif origin is tuple and isinstance(value, (tuple, list)):
         inner = typing.get_args(hint)
-        each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        each = inner[:1] * len(value) if inner[-1:] == (Ellipsis,) else inner
         if len(each) == len(value):
             return tuple(_coerce(v, h, path) for v, h in zip(value, each, strict=True))
     elif hint is float and type(value) is int:

@@ -35,7 +35,8 @@ class Cost(NamedTuple):
     flash_cycles: jax.Array
     sram_bytes: jax.Array
     flash_bytes: jax.Array
-    weight_bytes: jax.Array  # encoded weights and scales
+    weight_bytes: jax.Array  # encoded, in flash
+    scale_bytes: jax.Array  # biases and multipliers, in flash
     macs: jax.Array  # multiply-accumulates executed: half of a layer's where it runs as 2:4
     runs_sparse: jax.Array  # 1: the layer runs as 2:4 (a fraction where `sparse` is one)
 
@@ -123,7 +124,8 @@ def _finish(work: _Variant, table: LayerTable, chip: Chip, share: jax.Array) -> 
         flash_cycles=flash_cycles,
         sram_bytes=sram_bytes,
         flash_bytes=jnp.where(buffered, enc.weights + enc.scales * repeats, flash_bytes),
-        weight_bytes=enc.total,
+        weight_bytes=enc.weights,
+        scale_bytes=enc.scales,
         macs=table.layer_macs * (1 - share / 2),
         runs_sparse=share,
     )

@@ -48,10 +48,12 @@ def test_an_example_alone_equals_its_place_in_the_batch_bit_for_bit(batch):
         assert same(alone, {name: part[i] for name, part in batch.items()})
 
 
-def test_the_batch_size_does_not_change_an_example():
+def test_the_batch_size_does_not_change_an_example(batch):
     large = jax.device_get(batch_at(SPEC, 7, 0, 40))
     small = batch_at(SPEC, 7, 1, 20)
     assert same({name: part[20:] for name, part in large.items()}, small)
+    first = 3 * BATCH
+    assert same({name: part[first : first + BATCH] for name, part in large.items()}, batch)
 
 
 def test_inside_a_callers_jit_the_bits_are_the_same(batch):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.graph.export import export
-from research.graph.ir import Graph, Node, Tensor
+from research.graph.ir import Activation, Graph, Node, Op, Tensor
+from research.npu.blocks import Block
 from research.npu.table import CONV, LayerTable
 
 
@@ -43,13 +44,13 @@ class Sketch:
 
     def unit(
         self,
-        op: str,
+        op: Op,
         source: str,
         name: str,
         width: int,
         kernel: int = 1,
         stride: int = 1,
-        act: str = "relu6",
+        act: Activation = "relu6",
     ) -> str:
         _, rows, columns, channels = self.shapes[source]
         shape = (kernel, kernel, 1 if op == "depthwise" else channels, width)
@@ -65,7 +66,7 @@ class Sketch:
         self.nodes.append(Node("add", (left, right), name))
         return name
 
-    def pool(self, op: str, source: str, name: str) -> str:
+    def pool(self, op: Op, source: str, name: str) -> str:
         _, rows, columns, channels = self.shapes[source]
         self.shapes[name] = (1, rows // 2, columns // 2, channels)
         self.nodes.append(Node(op, (source,), name, strides=(2, 2), window=(2, 2)))
@@ -146,6 +147,12 @@ HAND_NETS = (
 def hand_network(index: int, sparse: bool) -> Network:
     """One of three networks of 64 px, 1.5 to 9 MMACs."""
     return with_weights(hand_graph(*HAND_NETS[index]), sparse=sparse, seed=index)
+
+
+def block_of(*numbers: float, layers: int = 1, part_kernel: bool = False) -> Block:
+    """The same block for every layer: rows, columns, channels of output, input and microblock."""
+    columns = [jnp.full((layers,), number, jnp.float32) for number in numbers]
+    return Block._make([*columns, jnp.full((layers,), part_kernel)])
 
 
 def rows(*layers: dict[str, float]) -> LayerTable:

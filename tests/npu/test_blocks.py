@@ -1,5 +1,6 @@
 """The block search agrees with the compiler's on real layers, and never chooses a block that does not fit."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from research.npu.table import CONV, DEPTHWISE, layer_names, layer_table
 from tests.npu.networks import hand_network, rows
 
 CHIPS = (U85_128, U85_512, U55_128)
-SAME_BLOCK = {"Ethos-U85-128": 0.95, "Ethos-U85-512": 0.8, "Ethos-U55-128": 0.6}
+SAME_BLOCK = {"Ethos-U85-128": 0.95, "Ethos-U85-512": 0.9, "Ethos-U55-128": 0.95}
 
 
 @pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
@@ -84,8 +85,6 @@ def test_every_block_fits(
 
 
 def test_the_search_carries_no_gradient() -> None:
-    import jax
-
     table = rows({"oc": 96.0})
     slope = jax.grad(lambda oc: jnp.sum(choose(table._replace(oc=oc), U85_128, sparse=False).oc))(table.oc)
     assert float(slope[0]) == 0.0

@@ -1,4 +1,4 @@
-"""The price agrees with the referee on networks it was not fitted to, and its gradient points the right way."""
+"""The price agrees with the referee on networks it was not fitted to; its gradient points the right way."""
 
 from functools import partial
 
@@ -77,7 +77,7 @@ def test_layers_agree_with_the_referee() -> None:
 def test_older_chip_gains_by_compression_only() -> None:
     dense, sparse = (cost(priced_table(0, s), U55_128) for s in (False, True))
     np.testing.assert_array_equal(dense.mac_cycles, sparse.mac_cycles)
-    assert float(sparse.weight_bytes.sum()) < 0.8 * float(dense.weight_bytes.sum())
+    assert float(sparse.weight_bytes.sum()) < 0.75 * float(dense.weight_bytes.sum())
     assert float(sparse.runs_sparse.sum()) == 0
 
 
@@ -100,7 +100,7 @@ def test_straight_through_has_the_exact_values(index: int, sparse: bool, chip: C
 @pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
 @pytest.mark.parametrize("sparse", [False, True])
 def test_gradient_agrees_with_wide_differences(chip: Chip, sparse: bool) -> None:
-    """The straight-through slope of every block's expanded width, against +-16 channels of the exact price."""
+    """Straight-through slope of every block's expanded width, against the exact price at +-16 channels."""
     table, names = priced_table(1, sparse), padded_names(1)
 
     def ms(ic: jax.Array, oc: jax.Array) -> jax.Array:
@@ -157,7 +157,7 @@ def test_any_layer_has_a_finite_price_and_gradient(layers: list[dict[str, float]
     for layer in layers:
         layer["ih"], layer["iw"] = layer["oh"] * layer["stride"], layer["ow"] * layer["stride"]
         if layer["op"] == DENSE:
-            layer |= {name: 1 for name in ("oh", "ow", "ih", "iw", "kh", "kw", "stride")}
+            layer |= dict.fromkeys(("oh", "ow", "ih", "iw", "kh", "kw", "stride"), 1)
     table = rows(*layers)
     price, slopes = cost(table, chip, straight_through=True).ms, gradient(table, chip)
     assert np.isfinite(float(price))

@@ -1,6 +1,5 @@
 """The cycle formulas, given the compiler's own blocks, give the compiler's own cycles."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,14 +12,13 @@ from research.npu.referee import referee
 from research.npu.rounding import EXACT, SMOOTH
 from research.npu.table import ADD, FREE, LayerTable, layer_names, layer_table
 from research.npu.verdict import LayerVerdict
-from tests.npu.networks import hand_network, rows
+from tests.npu.networks import block_of, hand_network, rows
 
 
 def recorded_block(layer: LayerVerdict, chip: Chip) -> Block:
     microblock = layer.microblock if chip.family == "u85" else chip.microblocks[0]
-    numbers = (*layer.ofm_block, *layer.ifm_block, *microblock)
-    part = jnp.asarray([layer.traversal == "PartKernel"])
-    return Block(*(jnp.asarray([n], jnp.float32) for n in numbers), part)
+    part = layer.traversal == "PartKernel"
+    return block_of(*layer.ofm_block, *layer.ifm_block, *microblock, part_kernel=part)
 
 
 @pytest.mark.parametrize("chip", [U85_128, U85_512, U55_128], ids=lambda chip: chip.name)
@@ -64,9 +62,7 @@ def test_depth_first_against_plain_integers(
             "kw": kernel,
         }
     )
-    block = Block(
-        *(jnp.asarray([v], jnp.float32) for v in (8, 8, 64, 10, 10, held, 1, 2, 8)), jnp.asarray([False])
-    )
+    block = block_of(8, 8, 64, 10, 10, held, 1, 2, 8)
     area, depth = pixels * -(-pixels // 2), -(-channels // 8)
     clipped = min(deep, held)
     cycles = max(32, clipped // 8 * area) * kernel * kernel * depth // (2 if sparse else 1)
@@ -90,9 +86,7 @@ def test_rounding_changes_no_value() -> None:
 
 def test_blocks_cover_the_output() -> None:
     layer = rows({"oh": 12, "ow": 12, "oc": 40})
-    block = Block(
-        *(jnp.asarray([v], jnp.float32) for v in (4, 12, 16, 4, 12, 64, 1, 2, 8)), jnp.asarray([False])
-    )
+    block = block_of(4, 12, 16, 4, 12, 64, 1, 2, 8)
     assert float(block_count(layer, block, EXACT)[0]) == pytest.approx(3 * 1 * 2.5)
 
 
@@ -100,9 +94,7 @@ def test_an_add_rides_free_on_the_chip_that_chains() -> None:
     add = {"op": ADD, "carried": 1.0}
     alone = {"op": ADD, "carried": 0.0}
     table = rows(add, alone, {"op": FREE}, {"carries_add": 1.0}, {})
-    block = Block(
-        *(jnp.full((5,), v, jnp.float32) for v in (8, 8, 16, 8, 8, 64, 1, 2, 8)), jnp.zeros((5,), bool)
-    )
+    block = block_of(8, 8, 16, 8, 8, 64, 1, 2, 8, layers=5)
     chained = op_cycles(table, block, U85_128, sparse=False, rounding=EXACT).output
     assert float(chained[0]) == 0
     assert float(chained[1]) == 0.5 * 16 * 16 * 64

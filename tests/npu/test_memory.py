@@ -1,23 +1,18 @@
 """Bytes and bursts: exact where the compiler's count is plain arithmetic, close where its encoder decides."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from research.npu import memory
-from research.npu.blocks import Block, choose
+from research.npu.blocks import choose
 from research.npu.chip import U55_128, U85_128, U85_512, Chip
 from research.npu.referee import referee
 from research.npu.rounding import EXACT
 from research.npu.table import ADD, FREE, layer_names, layer_table
 from research.npu.weights import with_kernels
-from tests.npu.networks import hand_network, rows
+from tests.npu.networks import block_of, hand_network, rows
 
 CHIPS = (U85_128, U85_512, U55_128)
-
-
-def block_of(*numbers: float, layers: int = 1) -> Block:
-    return Block(*(jnp.full((layers,), v, jnp.float32) for v in numbers), jnp.zeros((layers,), bool))
 
 
 @pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
