@@ -117,6 +117,7 @@ class Experiment:
     baseline: str = "v1"
     target: str = "v2"
     claims: Named = Named()
+    rows: tuple[str, ...] = ()
     seed: int = 0
     save_every: int = 100
     calibration_images: int = 512

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from research.spec import Experiment
-from research.train.arms import Arm, cumulative, full, without
+from research.train.arms import Arm, cumulative, full, row_order, without
 
 Measured = Mapping[str, Any]
 
@@ -28,7 +28,7 @@ def rows(exp: Experiment, measured: Mapping[str, Measured]) -> list[dict[str, An
         zero,
         _row(1, "larger network", "capacity", zero["name"], arms[0], new, measured, "2x capacity"),
     ]
-    for number, (link, arm) in enumerate(zip(exp.squeeze.names, arms[1:], strict=True), 2):
+    for number, (link, arm) in enumerate(zip(row_order(exp), arms[1:], strict=True), 2):
         claim = exp.claims[link] if link in exp.claims.names else "-"
         row = _row(number, f"+ {link}", link, out[-1]["name"], arm, new, measured, claim)
         whole, less = measured[full(exp).name], measured[without(exp, link).name]

@@ -25,10 +25,15 @@ def full(exp: Experiment) -> Arm:
     return Arm(exp.target, exp.squeeze.names)
 
 
+def row_order(exp: Experiment) -> tuple[str, ...]:
+    """The links in the order in which the table adds them."""
+    return exp.rows or exp.squeeze.names
+
+
 def cumulative(exp: Experiment) -> tuple[Arm, ...]:
-    """The target with none, the first, the first two ... of its links, in the order of `exp.squeeze`."""
-    names = exp.squeeze.names
-    return tuple(Arm(exp.target, names[:n]) for n in range(len(names) + 1))
+    """The target with none, the first, the first two ... of its links, in the order of the table's rows."""
+    order = row_order(exp)
+    return tuple(Arm(exp.target, exp.squeeze.only(order[:n]).names) for n in range(len(order) + 1))
 
 
 def without(exp: Experiment, link: str) -> Arm:

@@ -46,6 +46,8 @@ def check_experiment(exp: Experiment) -> None:
     for link in exp.squeeze.names:
         if link not in used:
             raise ValueError(f"link {link!r} of squeeze is used in no stage of track {exp.target!r}")
+    if exp.rows and sorted(exp.rows) != sorted(exp.squeeze.names):
+        raise ValueError(f"rows={exp.rows} must name every link of squeeze once: {', '.join(exp.squeeze.names)}")
     for claim in exp.claims.names:
         if claim not in exp.squeeze.names:
             raise ValueError(f"claim {claim!r} belongs to no link; {nearest(claim, exp.squeeze.names)}")
