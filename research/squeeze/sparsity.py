@@ -31,7 +31,7 @@ def nm_mask(kernel: jax.Array, n: int, m: int) -> jax.Array:
     keep = []
     for i in range(m):  # rank by pairwise comparison: m is small and a sort of tiny groups is slow everywhere
         larger = [columns[j] >= columns[i] if j < i else columns[j] > columns[i] for j in range(m) if j != i]
-        keep.append(sum(x.astype(jnp.int32) for x in larger) < n)
+        keep.append(sum((x.astype(jnp.int32) for x in larger), jnp.zeros(columns[i].shape, jnp.int32)) < n)
     mask = jnp.stack(keep, axis=-2).reshape(size.shape)
     return mask[..., :channels, :].astype(kernel.dtype)
 

@@ -82,7 +82,8 @@ def run_stage(
     except KeyboardInterrupt:
         _look(pending)
         manager.wait_until_finished()
-        checkpoint.save(manager, int(state.step), state, note)
+        if not any(leaf.is_deleted() for leaf in jax.tree.leaves(state)):  # not between a donation and its result
+            checkpoint.save(manager, int(state.step), state, note)
         raise
     finally:
         metrics.close()

@@ -77,14 +77,12 @@ def test_the_residual_stands_where_shapes_allow_it(block: Block, adds: bool) -> 
     np.testing.assert_array_equal(out, np.asarray(x) if adds else np.zeros(out.shape))
 
 
-def test_fresh_kernels_keep_the_variance_of_relu_layers() -> None:
-    params = HandModule(NET.resized({"b0": 512}), "canonical").init(
-        jax.random.key(0), jnp.zeros((1, 9, 9, 1)), False
-    )["params"]
-    for unit, fan_in in (("expand", 4), ("depthwise", 9), ("project", 512)):
-        spread = float(jnp.std(params["b0"][unit]["kernel"]))
-        assert spread == pytest.approx((2.0 / fan_in) ** 0.5, rel=0.1)
-    assert float(jnp.std(params["head"]["kernel"])) == pytest.approx(0.01, rel=0.1)
+@pytest.mark.parametrize(("kind", "size", "fan_in"), [("conv", 1, 8), ("depthwise", 3, 9)])
+def test_fresh_kernels_keep_the_variance_of_relu_layers(kind: str, size: int, fan_in: int) -> None:
+    width = 8 if kind == "conv" else 256
+    module = Unit(kind, 256, size, norm=False)
+    kernel = module.init(jax.random.key(0), jnp.zeros((1, 3, 3, width)), False)["params"]["kernel"]
+    assert float(jnp.std(kernel)) == pytest.approx((2.0 / fan_in) ** 0.5, rel=0.1)
 
 
 def test_a_site_is_the_identity_with_a_name() -> None:

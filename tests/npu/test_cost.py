@@ -14,7 +14,7 @@ from research.npu.cost import Cost, cost
 from research.npu.referee import referee
 from research.npu.table import DENSE, FREE, LayerTable, layer_names, layer_table, pad
 from research.npu.weights import with_kernels
-from tests.npu.networks import HAND_NETS, hand_network, rows
+from tests.npu.networks import HAND_NETS, hand_graph, hand_network, rows, with_weights
 
 CHIPS = (U85_128, U85_512, U55_128)
 BAR = {"Ethos-U85-128": 0.04, "Ethos-U85-512": 0.06, "Ethos-U55-128": 0.06}
@@ -72,6 +72,35 @@ def test_layers_agree_with_the_referee() -> None:
             assert bool(found.runs_sparse[row]) == (layer.weight_format == "Sparse2_4"), layer.name
     assert np.median(errors) < 0.02
     assert max(errors) < 0.25
+
+
+EDITS = (  # block, field (expanded width, output width, kernel), change
+    (1, 0, 16),
+    (3, 0, -16),
+    (4, 0, 8),
+    (2, 1, 8),
+    (5, 1, -8),
+    (0, 2, 2),
+    (3, 2, -2),
+)
+
+
+@pytest.mark.parametrize("chip", [U85_128, U55_128], ids=lambda chip: chip.name)
+def test_single_edits_move_the_price_as_they_move_the_referee(chip: Chip) -> None:
+    size_px, stem, blocks, neck = HAND_NETS[1]
+
+    def prices(shape: tuple[tuple[int, int, int, int], ...]) -> tuple[float, float]:
+        network = with_weights(hand_graph(size_px, stem, shape, neck), seed=1)
+        table = with_kernels(layer_table(network.graph), network.graph, network.kernels)
+        return float(cost(pad(table, ROWS), chip).ms), referee(network.model, chip).ms
+
+    ours, theirs = prices(blocks)
+    for block, field, change in EDITS:
+        edited = [list(b) for b in blocks]
+        edited[block][field] += change
+        mine, judged = prices(tuple((a, b, c, d) for a, b, c, d in edited))
+        assert abs(judged / theirs - 1) > 0.002
+        assert (mine > ours) == (judged > theirs), (block, field, change)
 
 
 def test_older_chip_gains_by_compression_only() -> None:
