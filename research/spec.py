@@ -104,7 +104,8 @@ class Experiment:
     """One runnable page. `tracks` holds the names `baseline` and `target`; `squeeze` the links of the target.
 
     `old_chip` runs the baseline only; every other figure is on `new_chip`. `claims` is the story's word for
-    each link.
+    each link; `rows` orders the links in the table where that is not the order of `squeeze`. `save_every` steps
+    a checkpoint is kept; `calibration_images` set the int8 ranges.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The augmented Lagrangian of one inequality: its pieces, its gradients, and that ascent ends at the constraint."""
+"""The augmented Lagrangian of one inequality: its pieces, its gradients, and where ascent ends."""
 
 import jax
 import jax.numpy as jnp
