@@ -63,7 +63,9 @@ def table(result: str | Path | dict[str, Any]) -> str:
     path = Path(result)
     path = path / "result.json" if path.is_dir() else path
     if not path.is_file():
-        raise FileNotFoundError(f"no result at {str(path)!r}: finish a run first (python -m research.run CONFIG)")
+        raise FileNotFoundError(
+            f"no result at {str(path)!r}: finish a run first (python -m research.run CONFIG)"
+        )
     return markdown_table(json.loads(path.read_text()))
 
 

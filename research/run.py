@@ -27,13 +27,28 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of the command line."""
     out = argparse.ArgumentParser(prog="python -m research.run", description=__doc__, formatter_class=_Raw)
     out.add_argument("config", help="a config file, such as configs/v2.py")
-    out.add_argument("overrides", nargs="*", metavar="field.field=value", help="typed overrides of the config")
-    out.add_argument("--workdir", type=Path, help="where everything lands (default: runs/<name of the config>)")
+    out.add_argument(
+        "overrides", nargs="*", metavar="field.field=value", help="typed overrides of the config"
+    )
+    out.add_argument(
+        "--workdir", type=Path, help="where everything lands (default: runs/<name of the config>)"
+    )
     out.add_argument("--smoke", action="store_true", help="shrink the config to seconds (its own workdir)")
-    out.add_argument("--devices", type=int, default=1, help="devices to split batches over (0: all; default 1)")
-    out.add_argument("--arm", default="", help="which network --eval-npz judges (default: the target, every link)")
-    out.add_argument("--eval-npz", type=Path, metavar="FILE", help="judge on image [N,H,W], keypoints [N,21,2]; no training")
-    out.add_argument("--tflite", type=Path, metavar="FILE", help="with --eval-npz: judge this .tflite instead")
+    out.add_argument(
+        "--devices", type=int, default=1, help="devices to split batches over (0: all; default 1)"
+    )
+    out.add_argument(
+        "--arm", default="", help="which network --eval-npz judges (default: the target, every link)"
+    )
+    out.add_argument(
+        "--eval-npz",
+        type=Path,
+        metavar="FILE",
+        help="judge on image [N,H,W], keypoints [N,21,2]; no training",
+    )
+    out.add_argument(
+        "--tflite", type=Path, metavar="FILE", help="with --eval-npz: judge this .tflite instead"
+    )
     out.add_argument("--quiet", action="store_true", help="no progress, only the table")
     return out
 
@@ -72,7 +87,9 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     if args.devices > jax.device_count():
         raise ValueError(f"--devices {args.devices}: only {jax.device_count()} found")
-    reproduce(exp, workdir, overrides=tuple(args.overrides), devices=args.devices, reporter=Reporter(args.quiet))
+    reproduce(
+        exp, workdir, overrides=tuple(args.overrides), devices=args.devices, reporter=Reporter(args.quiet)
+    )
     return 0
 
 

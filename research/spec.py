@@ -80,14 +80,15 @@ class Optim:
 class Stage:
     """`steps` of training with the links named; those in `settle` become a physical rewrite when it ends.
 
-    `lr_scale` multiplies the experiment's learning rate.
+    The learning rate goes from `lr_start` to `lr_end` times the experiment's, along a cosine.
     """
 
     name: str
     steps: int
     links: tuple[str, ...] = ()
     settle: tuple[str, ...] = ()
-    lr_scale: float = 1.0
+    lr_start: float = 1.0
+    lr_end: float = 0.0
 
 
 @dc.dataclass(frozen=True)

@@ -60,4 +60,6 @@ def stage_key(exp: Experiment, arm: Arm, index: int) -> str:
     """Folder of a stage: the links used up to it, so that arms share what they have in common."""
     stages = exp.tracks[arm.track].stages
     used = {name for i in range(index + 1) for name in stage_links(exp, arm, i).names}
-    return "+".join((arm.track, *(n for n in exp.squeeze.names if n in used))) + f".{index}-{stages[index].name}"
+    return (
+        "+".join((arm.track, *(n for n in exp.squeeze.names if n in used))) + f".{index}-{stages[index].name}"
+    )

@@ -23,7 +23,10 @@ def open_manager(folder: Path, keep: int = 2) -> ocp.CheckpointManager:
 def save(manager: ocp.CheckpointManager, step: int, state: Tree, note: Mapping[str, Any]) -> None:
     """Starts saving `state` with a JSON `note`; returns before it is on disk (see `manager.wait_until_finished`)."""
     if step not in manager.all_steps():
-        manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), note=ocp.args.JsonSave(dict(note))))
+        manager.save(
+            step,
+            args=ocp.args.Composite(state=ocp.args.StandardSave(state), note=ocp.args.JsonSave(dict(note))),
+        )
 
 
 def newest(manager: ocp.CheckpointManager) -> int | None:

@@ -44,7 +44,9 @@ def predict_tflite(model: bytes, images: np.ndarray) -> np.ndarray:
     """
     flat = run_tflite(model, np.asarray(images, np.float32)[..., None])
     if flat.shape[1:] != (nets.KEYPOINTS * 2,):
-        raise ValueError(f"this .tflite puts out {list(flat.shape[1:])} numbers an image, not {nets.KEYPOINTS * 2}")
+        raise ValueError(
+            f"this .tflite puts out {list(flat.shape[1:])} numbers an image, not {nets.KEYPOINTS * 2}"
+        )
     return flat.reshape(-1, nets.KEYPOINTS, 2) + 0.5
 
 

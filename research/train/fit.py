@@ -37,7 +37,13 @@ class Outcome(NamedTuple):
 
 
 def fit(
-    exp: Experiment, arm: Arm, workdir: Path, *, devices: int = 0, reporter: Reporter | None = None, upto: int | None = None
+    exp: Experiment,
+    arm: Arm,
+    workdir: Path,
+    *,
+    devices: int = 0,
+    reporter: Reporter | None = None,
+    upto: int | None = None,
 ) -> Outcome:
     """Trains an arm (or its first `upto` stages), or what is left of it, and returns its outcome.
 
@@ -80,7 +86,11 @@ def check_links(exp: Experiment) -> None:
 def _stage(
     exp: Experiment, arm: Arm, index: int, before: Outcome, workdir: Path, devices: int, reporter: Reporter
 ) -> Outcome:
-    track, stage, links = exp.tracks[arm.track], exp.tracks[arm.track].stages[index], stage_links(exp, arm, index)
+    track, stage, links = (
+        exp.tracks[arm.track],
+        exp.tracks[arm.track].stages[index],
+        stage_links(exp, arm, index),
+    )
     key = stage_key(exp, arm, index)
     folder, mesh = workdir / "stages" / key, data_mesh(devices)
     store = checkpoint.open_manager(folder / "outcome", keep=1)
@@ -88,17 +98,11 @@ def _stage(
         if checkpoint.newest(store) is not None:
             return _read(store, track.net, mesh)
         taught = any(link.taught for _, link in links.items)
-        teacher = fit(exp, Arm(track.teacher), workdir, devices=devices, reporter=reporter) if taught else None
-        program, hyper = program_of(
-            before.net,
-            links,
-            exp.optim,
-            exp.new_chip,
-            teacher.net if teacher else None,
-            steps=stage.steps,
-            lr_scale=stage.lr_scale,
-            seed=exp.seed,
+        teacher = (
+            fit(exp, Arm(track.teacher), workdir, devices=devices, reporter=reporter) if taught else None
         )
+        taught_by = teacher.net if teacher else None
+        program, hyper = program_of(before.net, links, exp.optim, exp.new_chip, taught_by, stage, exp.seed)
         frozen = {"params": teacher.params, "norm_stats": teacher.norm_stats} if teacher else {}
         with reporter.bar(key, stage.steps) as bar:
             state = run_stage(
@@ -156,6 +160,8 @@ def _settle(
     new = predict(net, view.params, view.norm_stats, images)
     report["max_difference"] = float(np.max(np.abs(old - new)))
     if not report["max_difference"] <= EQUAL_TO:
-        raise ValueError(f"rewrite of {name!r} changed the output by {report['max_difference']:.2g} (> {EQUAL_TO:g})")
+        raise ValueError(
+            f"rewrite of {name!r} changed the output by {report['max_difference']:.2g} (> {EQUAL_TO:g})"
+        )
     ledger = (*before.ledger, rewrite_entry(name, report))
     return Outcome(net, raw.params, view.params, view.norm_stats, ledger)

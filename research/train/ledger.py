@@ -47,7 +47,9 @@ def check_experiment(exp: Experiment) -> None:
         if link not in used:
             raise ValueError(f"link {link!r} of squeeze is used in no stage of track {exp.target!r}")
     if exp.rows and sorted(exp.rows) != sorted(exp.squeeze.names):
-        raise ValueError(f"rows={exp.rows} must name every link of squeeze once: {', '.join(exp.squeeze.names)}")
+        raise ValueError(
+            f"rows={exp.rows} must name every link of squeeze once: {', '.join(exp.squeeze.names)}"
+        )
     for claim in exp.claims.names:
         if claim not in exp.squeeze.names:
             raise ValueError(f"claim {claim!r} belongs to no link; {nearest(claim, exp.squeeze.names)}")
@@ -56,7 +58,9 @@ def check_experiment(exp: Experiment) -> None:
 def _check_track(exp: Experiment, name: str, track: Track) -> None:
     at = f"track {name!r}"
     if track.teacher and track.teacher not in exp.tracks.names:
-        raise ValueError(f"{at}: teacher {track.teacher!r} is no track; {nearest(track.teacher, exp.tracks.names)}")
+        raise ValueError(
+            f"{at}: teacher {track.teacher!r} is no track; {nearest(track.teacher, exp.tracks.names)}"
+        )
     if track.teacher and exp.tracks[track.teacher].teacher:
         raise ValueError(f"{at}: its teacher {track.teacher!r} must not have a teacher itself")
     if not track.stages or len({stage.name for stage in track.stages}) != len(track.stages):
@@ -68,9 +72,13 @@ def _check_track(exp: Experiment, name: str, track: Track) -> None:
             raise ValueError(f"{at}, stage {stage.name!r}: steps={stage.steps} trains nothing")
         for link in (*stage.links, *stage.settle):
             if link not in exp.squeeze.names:
-                raise ValueError(f"{at}, stage {stage.name!r}: no link {link!r}; {nearest(link, exp.squeeze.names)}")
+                raise ValueError(
+                    f"{at}, stage {stage.name!r}: no link {link!r}; {nearest(link, exp.squeeze.names)}"
+                )
             if link in settled:
-                raise ValueError(f"{at}: illegal stage order: {link!r} was settled before stage {stage.name!r}")
+                raise ValueError(
+                    f"{at}: illegal stage order: {link!r} was settled before stage {stage.name!r}"
+                )
             kind = exp.squeeze[link].kind
             if kind != LOSS and settled and kind < max(settled.values()):
                 raise ValueError(
@@ -83,4 +91,6 @@ def _check_track(exp: Experiment, name: str, track: Track) -> None:
         open_gates -= set(stage.settle)
         settled |= {link: exp.squeeze[link].kind for link in stage.settle}
     if open_gates:
-        raise ValueError(f"{at}: {sorted(open_gates)} never settled: what was chosen would not be what is shipped")
+        raise ValueError(
+            f"{at}: {sorted(open_gates)} never settled: what was chosen would not be what is shipped"
+        )

@@ -82,7 +82,9 @@ def run_stage(
     except KeyboardInterrupt:
         _look(pending)
         manager.wait_until_finished()
-        if not any(leaf.is_deleted() for leaf in jax.tree.leaves(state)):  # not between a donation and its result
+        if not any(
+            leaf.is_deleted() for leaf in jax.tree.leaves(state)
+        ):  # not between a donation and its result
             checkpoint.save(manager, int(state.step), state, note)
         raise
     finally:

@@ -70,7 +70,9 @@ def ship(exp: Experiment, outcome: Outcome) -> tuple[bytes, Tree, Outcome]:
     new = predict(net, folded.params, {}, images)
     report["max_difference"] = float(np.max(np.abs(old - new)))
     if not report["max_difference"] <= FOLD_EQUAL_TO:
-        raise ValueError(f"folding changed the output by {report['max_difference']:.2g} (> {FOLD_EQUAL_TO:g})")
+        raise ValueError(
+            f"folding changed the output by {report['max_difference']:.2g} (> {FOLD_EQUAL_TO:g})"
+        )
     kernels = {path: np.asarray(leaf, np.float32) for path, leaf in flatten(folded.params).items()}
     graph = graph_of(outcome.net)
     calibrated = {"images": len(images), "ranges": "min-max", "weights": "int8 per output channel"}
@@ -84,12 +86,19 @@ def calibration_images(exp: Experiment) -> np.ndarray:
     """Images `[N,S,S]` of the training distribution that no stage trains on."""
     size = exp.optim.batch
     stream = batches(exp.data, size)
-    parts = [np.asarray(stream(exp.seed + 1, step)["image"]) for step in range(-(-exp.calibration_images // size))]
+    parts = [
+        np.asarray(stream(exp.seed + 1, step)["image"]) for step in range(-(-exp.calibration_images // size))
+    ]
     return np.concatenate(parts)[: exp.calibration_images]
 
 
 def measure(
-    exp: Experiment, name: str, outcome: Outcome, test: tuple[np.ndarray, np.ndarray], chips: Sequence[Chip], exports: Path
+    exp: Experiment,
+    name: str,
+    outcome: Outcome,
+    test: tuple[np.ndarray, np.ndarray],
+    chips: Sequence[Chip],
+    exports: Path,
 ) -> dict[str, Any]:
     """Everything the table says of one network, as plain JSON; the file is written to `exports/<name>.tflite`."""
     images, truth = test

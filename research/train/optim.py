@@ -15,11 +15,17 @@ Tree = Any
 MULTIPLIER = "multiplier"
 
 
-def learning_rate(step: jax.Array, steps: jax.Array | int, warmup: jax.Array | float) -> jax.Array:
-    """Factor in 0..1 at a step of a stage: linear over the first `warmup` share, then a cosine to zero."""
+def learning_rate(
+    step: jax.Array,
+    steps: jax.Array | int,
+    warmup: jax.Array | float,
+    start: jax.Array | float = 1.0,
+    end: jax.Array | float = 0.0,
+) -> jax.Array:
+    """Factor at a step of a stage: a cosine from `start` to `end`, ramped up linearly over the first `warmup` share."""
     progress = step / jnp.maximum(steps, 1)
     ramp = jnp.minimum(1.0, (step + 1) / jnp.maximum(warmup * steps, 1.0))
-    return ramp * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
+    return ramp * (end + (start - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0))))
 
 
 def optimiser(optim: Optim, factor: jax.Array | float) -> optax.GradientTransformation:

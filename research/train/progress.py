@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Reporter:
@@ -44,9 +51,17 @@ class Reporter:
 class Bar:
     """One bar; see `Reporter.bar`."""
 
-    def __init__(self, reporter: Reporter, title: str, total: int, done: int, progress: Progress | None) -> None:
+    def __init__(
+        self, reporter: Reporter, title: str, total: int, done: int, progress: Progress | None
+    ) -> None:
         """`progress` None writes plain lines."""
-        self.reporter, self.title, self.total, self.done, self.progress = reporter, title, total, done, progress
+        self.reporter, self.title, self.total, self.done, self.progress = (
+            reporter,
+            title,
+            total,
+            done,
+            progress,
+        )
         self._said = time.monotonic()
 
     def to(self, done: int, note: str = "") -> None:

@@ -19,7 +19,16 @@ import jax
 
 from research.spec import Experiment, differences, to_json
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "chex", "tensorflow-datasets", "ethos-u-vela", "ai-edge-litert")
+PACKAGES = (
+    "jax",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "chex",
+    "tensorflow-datasets",
+    "ethos-u-vela",
+    "ai-edge-litert",
+)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -53,7 +62,9 @@ def claim(workdir: Path, exp: Experiment, overrides: tuple[str, ...] = ()) -> No
         other = differences(json.loads(path.read_text())["config"], config)
         if other:
             shown = "; ".join(other[:3]) + (f"; and {len(other) - 3} more" if len(other) > 3 else "")
-            raise ValueError(f"workdir {str(workdir)!r} belongs to another config ({shown}); choose another --workdir")
+            raise ValueError(
+                f"workdir {str(workdir)!r} belongs to another config ({shown}); choose another --workdir"
+            )
         return
     write_json(path, card(config, overrides))
 

@@ -40,10 +40,11 @@ class Program:
 
 
 class Hyper(NamedTuple):
-    """The dynamic half: floats of the links and of the optimiser, stage length, learning-rate scale, seed."""
+    """The dynamic half: floats of the links and of the optimiser, stage length, learning-rate factors, seed."""
 
     links: tuple[float, ...]
     optim: tuple[float, ...]
     steps: int
-    lr_scale: float
+    lr_start: float
+    lr_end: float
     seed: int

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from research import nets
-from research.spec import join_floats, split_floats
+from research.spec import Stage, join_floats, split_floats
 from research.squeeze import Context, Transform, chain, check_order
 from research.train.optim import learning_rate, optimiser
 from research.train.setting import setting_of
@@ -49,18 +49,30 @@ def train_step(
         sites = squeeze.sites(learned, state.squeeze, state.step)
         out = nets.forward(program.net, params, state.norm_stats, batch["image"], train=True, sites=sites)
         ctx = Context(
-            raw, params, out.norm_stats, learned, state.squeeze, frozen, out.keypoints, out.taps, batch, state.step, {}
+            raw,
+            params,
+            out.norm_stats,
+            learned,
+            state.squeeze,
+            frozen,
+            out.keypoints,
+            out.taps,
+            batch,
+            state.step,
+            {},
         )
         terms = {"task": task_loss(out.keypoints, batch["keypoints"])} | squeeze.terms(ctx)
         return jnp.sum(jnp.stack(list(terms.values()))), (terms, ctx)
 
     trainable = {"params": state.params, "learned": state.learned}
     (total, (terms, ctx)), grads = jax.value_and_grad(loss, has_aux=True)(trainable)
-    factor = hyper.lr_scale * learning_rate(state.step, hyper.steps, optim.warmup)
+    factor = learning_rate(state.step, hyper.steps, optim.warmup, hyper.lr_start, hyper.lr_end)
     moves, opt = optimiser(optim, factor).update(grads, state.opt, trainable)
     trainable = optax.apply_updates(trainable, moves)
     squeezed = squeeze.update(state.squeeze, ctx._replace(grads=grads["params"]))
-    state = TrainState(state.step + 1, trainable["params"], trainable["learned"], squeezed, ctx.norm_stats, opt)
+    state = TrainState(
+        state.step + 1, trainable["params"], trainable["learned"], squeezed, ctx.norm_stats, opt
+    )
     return state, terms | {"loss": total}
 
 
@@ -95,10 +107,10 @@ def effective(program: Program, hyper: Hyper, state: TrainState) -> Tree:
 
 
 def program_of(
-    net: Any, links: Any, optim: Any, chip: Any, teacher: Any, *, steps: int, lr_scale: float, seed: int
+    net: Any, links: Any, optim: Any, chip: Any, teacher: Any, stage: Stage, seed: int
 ) -> tuple[Program, Hyper]:
     """Splits a stage into what is compiled and what is an argument of the compiled step."""
     static_links, link_floats = split_floats(links)
     static_optim, optim_floats = split_floats(optim)
     program = Program(net, static_links, static_optim, chip, teacher)
-    return program, Hyper(link_floats, optim_floats, steps, lr_scale, seed)
+    return program, Hyper(link_floats, optim_floats, stage.steps, stage.lr_start, stage.lr_end, seed)
