@@ -15,11 +15,19 @@ from research.spec import Experiment, Optim, Stage, Track, named
 from research.squeeze import NM, Distill, WidthGates
 
 B = Block
-V1 = HandNet(64, 16, (B(48, 16, 3, 2), B(64, 24, 3, 2), B(96, 24), B(96, 40, 3, 2), B(160, 40), B(160, 40)), 32)
-V2 = HandNet(64, 16, (B(32, 24, 3, 2), B(96, 32, 3, 2), B(128, 32), B(128, 64, 3, 2), B(256, 64), B(256, 64)), 48)
-TEACHER = HandNet(64, 24, (B(64, 32, 3, 2), B(128, 48, 3, 2), B(192, 48), B(192, 80, 3, 2), B(320, 80), B(320, 80)), 64)
+V1 = HandNet(
+    64, 16, (B(48, 16, 3, 2), B(64, 24, 3, 2), B(96, 24), B(96, 40, 3, 2), B(160, 40), B(160, 40)), 32
+)
+V2 = HandNet(
+    64, 16, (B(32, 24, 3, 2), B(96, 32, 3, 2), B(128, 32), B(128, 64, 3, 2), B(256, 64), B(256, 64)), 48
+)
+TEACHER = HandNet(
+    64, 24, (B(64, 32, 3, 2), B(128, 48, 3, 2), B(192, 48), B(192, 80, 3, 2), B(320, 80), B(320, 80)), 64
+)
 # The backs of right hands, as a headset's own cameras see them (it mirrors the left ones).
-EGOCENTRIC = Look((0.66, 0.74), 0.015, roll_deg=12.0, wild=0.0, left=0.0, palms=0.0, turned=0.0, yaw_deg=12.0, occluded=0.05)
+EGOCENTRIC = Look(
+    (0.66, 0.74), 0.015, roll_deg=12.0, wild=0.0, left=0.0, palms=0.0, turned=0.0, yaw_deg=12.0, occluded=0.05
+)
 
 
 def config() -> Experiment:

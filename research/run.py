@@ -15,8 +15,8 @@ from types import FrameType
 import jax
 
 from research.door import find_arm, load
-from research.report.judge import judge
 from research.report.job import reproduce
+from research.report.judge import judge
 from research.train.progress import Reporter
 from research.train.runtime import prepare_runtime
 
@@ -58,7 +58,7 @@ class _Raw(argparse.RawDescriptionHelpFormatter):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line and returns its exit code: 0, 1 (one line says why), 2 (usage), 130 or 143 (interrupted)."""
+    """Runs the command line; returns its exit code: 0, 1 (one line says why), 2 (usage), 130 or 143 (interrupted)."""
     args = parser().parse_intermixed_args(argv)
     signal.signal(signal.SIGTERM, _terminate)
     try:

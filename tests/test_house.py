@@ -175,7 +175,11 @@ SAMPLES: list[tuple[Callable[..., list[str]], tuple[object, ...], str]] = [
     (rules.bad_place, ("tests/helpers/a.py",), "'helpers'"),
     (rules.bad_lengths, ({"research/a.py": 401, "research/b.py": 1, "research/c.py": 1},), "401 lines"),
     (rules.bad_lengths, ({"research/a.py": 151, "research/b.py": 160, "research/__init__.py": 1},), "median"),
-    (rules.too_much_code, ({"research/a.py": '"""Doc."""\n\n# why\n' + "x = 1\n" * 9000},), "9000 lines of code"),
+    (
+        rules.too_much_code,
+        ({"research/a.py": '"""Doc."""\n\n# why\n' + "x = 1\n" * 9000},),
+        "9000 lines of code",
+    ),
     (rules.unmirrored, ({"research/nets/a.py": "def f(): ..."}, [], {}), "no tests/nets/test_a.py"),
     (rules.unmirrored, ({"research/__init__.py": "def f(): ..."}, [], {}), "no tests/test_research.py"),
     (rules.unmirrored, ({"research/nets/a.py": ""}, ["tests/nets/test_b.py"], {}), "tests no file"),

@@ -22,7 +22,10 @@ def test_notebook_is_short(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("configs", "research"):  # a working folder of its own, so that runs/ of the user stays as it is
+    for name in (
+        "configs",
+        "research",
+    ):  # a working folder of its own, so that runs/ of the user stays as it is
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax-tests"))

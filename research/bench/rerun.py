@@ -51,8 +51,12 @@ def measure(config: str, steps: int) -> dict[str, dict[str, float]]:
 def failures(found: dict[str, dict[str, float]]) -> list[str]:
     """What falls short of the bars, one line each."""
     edits = {name: row for name, row in found.items() if name != "first fit"}
-    slow = [f"{n}: {r['seconds']:.1f} s, at most {BAR_S:g} s" for n, r in edits.items() if r["seconds"] > BAR_S]
-    return slow + [f"{n}: compiled {r['compiled']:g} steps, none allowed" for n, r in edits.items() if r["compiled"]]
+    slow = [
+        f"{n}: {r['seconds']:.1f} s, at most {BAR_S:g} s" for n, r in edits.items() if r["seconds"] > BAR_S
+    ]
+    return slow + [
+        f"{n}: compiled {r['compiled']:g} steps, none allowed" for n, r in edits.items() if r["compiled"]
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,7 +68,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     prepare_runtime()
     found = measure(args.config, args.steps)
-    table = Table("edit", "seconds", "steps compiled", title=f"V1 of {args.config}, {args.steps} steps, measured")
+    table = Table(
+        "edit", "seconds", "steps compiled", title=f"V1 of {args.config}, {args.steps} steps, measured"
+    )
     for name, row in found.items():
         table.add_row(name, f"{row['seconds']:.1f}", f"{row['compiled']:g}")
     Console().print(table)

@@ -1,4 +1,4 @@
-"""The whole job of a config: train every arm, measure each, build the table, write result.json, table.md, report.html."""
+"""The whole job of a config: train every arm, measure each, build the table, write result.json and report.html."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from research.data.npz import read_npz
 from research.spec import Experiment
 from research.train import record
 from research.train.arms import Arm
-from research.train.evaluate import errors, predict, predict_tflite
+from research.train.evaluate import errors, input_px, predict, predict_tflite
 from research.train.fit import finished, fit
 from research.train.ledger import check_experiment
 
@@ -26,7 +26,7 @@ def judge(
         if not tflite.is_file():
             raise FileNotFoundError(f"no file {str(tflite)!r}")
         model = tflite.read_bytes()
-        images, truth = read_npz(npz, _input_px(model))
+        images, truth = read_npz(npz, input_px(model))
         found = errors(predict_tflite(model, images), truth, images.shape[1])
     else:
         if not finished(exp, arm, workdir):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ def rows(exp: Experiment, measured: Mapping[str, Measured]) -> list[dict[str, An
         row["leave_one_out_x"] = less["chips"][new]["ms_referee"] / whole["chips"][new]["ms_referee"]
         row["leave_one_out_error_px"] = less["int8"]["error_px"] - whole["int8"]["error_px"]
         out.append(row)
-    for last, row in zip(out, out[1:], strict=False):
+    for last, row in itertools.pairwise(out):
         row["step_x"] = last["ms_referee"] / row["ms_referee"]
     for row in out[1:]:
         row["cumulative_x"] = zero["ms_referee"] / row["ms_referee"]

@@ -1,1 +1,1 @@
-"""The joint search over architecture, sparsity, precision and layout: a room kept free for it; gates live in squeeze."""
+"""The joint search over architecture, sparsity, precision and layout: a room kept free for it."""

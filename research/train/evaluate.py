@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research import nets
-from research.graph.runtime import run_tflite
+from research.graph import inspect, run_tflite
 from research.hand.metrics import epe_px, keypoint_report
 
 Tree = Any
@@ -48,6 +48,15 @@ def predict_tflite(model: bytes, images: np.ndarray) -> np.ndarray:
             f"this .tflite puts out {list(flat.shape[1:])} numbers an image, not {nets.KEYPOINTS * 2}"
         )
     return flat.reshape(-1, nets.KEYPOINTS, 2) + 0.5
+
+
+def input_px(model: bytes) -> int:
+    """Side of the square grey image a `.tflite` takes. ValueError for a file that takes anything else."""
+    facts = inspect(model)
+    shape = facts[0].input_shapes[0] if facts and facts[0].input_shapes else ()
+    if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 1:
+        raise ValueError(f"this .tflite does not take square grey crops: its input is {list(shape)}")
+    return int(shape[1])
 
 
 def errors(predicted: np.ndarray, truth: np.ndarray, size_px: int) -> dict[str, float]:

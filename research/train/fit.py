@@ -18,16 +18,16 @@ from research.train.ledger import Entry, check_experiment, rebuild, rewrite_entr
 from research.train.loop import batches, finite, run_stage
 from research.train.mesh import data_mesh, replicated
 from research.train.progress import Reporter
+from research.train.setting import setting_of
 from research.train.state import Hyper, Program, TrainState
 from research.train.step import effective, program_of
-from research.train.setting import setting_of
 
 Tree = Any
 EQUAL_TO = 1e-4
 
 
 class Outcome(NamedTuple):
-    """A network after a stage. `raw` goes into the next stage, `params` (the squeezed view) is evaluated and shipped."""
+    """A network after a stage: `raw` goes into the next, `params` (the squeezed view) is evaluated and shipped."""
 
     net: Any
     raw: Tree

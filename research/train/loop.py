@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def run_stage(
     return state
 
 
-def _look(pending: list[tuple[int, Mapping[str, jax.Array]]]) -> dict[str, float]:
+def _look(pending: Sequence[tuple[int, Mapping[str, jax.Array]]]) -> dict[str, float]:
     """Mean of every term since the last look. Raises NonFiniteLoss at the first bad step."""
     rows = [(step, {k: float(v) for k, v in terms.items()}) for step, terms in jax.device_get(pending)]
     for step, terms in rows:

@@ -69,7 +69,9 @@ class Bar:
         self.done = done
         if self.progress is not None:
             task = self.progress.task_ids[0]
-            self.progress.update(task, completed=done, **({"note": note} if note else {}))
+            self.progress.update(task, completed=done)
+            if note:
+                self.progress.update(task, note=note)
         elif done >= self.total or time.monotonic() - self._said > self.reporter.every_s:
             self._said = time.monotonic()
             self.reporter.say(f"{self.title:<28} {done}/{self.total} {note}")

@@ -32,7 +32,7 @@ PACKAGES = (
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON through a temporary file, so that a reader sees the old file or the new one. Numbers must be finite."""
+    """Writes JSON through a temporary file: a reader sees the old file or the new one. Numbers must be finite."""
     write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 

@@ -6,7 +6,10 @@ from research.bench import rerun
 
 
 def test_bars_are_held_to_edits_only() -> None:
-    fine = {"first fit": {"seconds": 99.0, "compiled": 1.0}, "learning rate": {"seconds": 9.0, "compiled": 0.0}}
+    fine = {
+        "first fit": {"seconds": 99.0, "compiled": 1.0},
+        "learning rate": {"seconds": 9.0, "compiled": 0.0},
+    }
     assert rerun.failures(fine) == []
 
 
