@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -34,8 +35,9 @@ def init(spec: HandNet, key: jax.Array) -> tuple[Tree, Tree]:
     return variables["params"], variables.get("batch_stats", {})
 
 
+@functools.cache
 def shapes(spec: HandNet) -> tuple[Tree, Tree]:
-    """`init` without computing: trees of jax.ShapeDtypeStruct."""
+    """`init` without computing: trees of jax.ShapeDtypeStruct, made once a spec; not to be written to."""
     return jax.eval_shape(lambda: init(spec, jax.random.key(0)))
 
 

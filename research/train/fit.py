@@ -52,19 +52,26 @@ def fit(
     """
     check_experiment(exp)
     reporter = reporter or Reporter(quiet=True)
-    track = exp.tracks[arm.track]
-    params, norm_stats = nets.init(track.net, jax.random.fold_in(jax.random.key(exp.seed), 7))
-    outcome = Outcome(track.net, params, params, norm_stats, ())
-    stages = track.stages if upto is None else track.stages[:upto]
-    for index in range(len(stages)):
+    stages = exp.tracks[arm.track].stages[:upto]
+    done = next((i for i in reversed(range(len(stages))) if _has_outcome(exp, arm, i, workdir)), -1)
+    if done >= 0:
+        outcome = _read(exp, arm, done, workdir, devices)
+    else:
+        net = exp.tracks[arm.track].net
+        params, norm_stats = nets.init(net, jax.random.fold_in(jax.random.key(exp.seed), 7))
+        outcome = Outcome(net, params, params, norm_stats, ())
+    for index in range(done + 1, len(stages)):
         outcome = _stage(exp, arm, index, outcome, workdir, devices, reporter)
     return outcome
 
 
 def finished(exp: Experiment, arm: Arm, workdir: Path) -> bool:
     """Whether the last stage of an arm has its outcome on disk."""
-    last = len(exp.tracks[arm.track].stages) - 1
-    folder = workdir / "stages" / stage_key(exp, arm, last) / "outcome"
+    return _has_outcome(exp, arm, len(exp.tracks[arm.track].stages) - 1, workdir)
+
+
+def _has_outcome(exp: Experiment, arm: Arm, index: int, workdir: Path) -> bool:
+    folder = workdir / "stages" / stage_key(exp, arm, index) / "outcome"
     return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
 
 
@@ -136,12 +143,17 @@ def _arrays(outcome: Outcome) -> dict[str, Tree]:
     return {"raw": outcome.raw, "params": outcome.params, "norm_stats": outcome.norm_stats}
 
 
-def _read(store: Any, net: Any, mesh: jax.sharding.Mesh) -> Outcome:
-    ledger = tuple(checkpoint.read_note(store, 0)["ledger"])
-    net = rebuild(net, ledger)
-    params, norm_stats = nets.shapes(net)
-    like = {"raw": params, "params": params, "norm_stats": norm_stats}
-    arrays = checkpoint.read_state(store, 0, like, replicated(mesh))
+def _read(exp: Experiment, arm: Arm, index: int, workdir: Path, devices: int) -> Outcome:
+    """The outcome of a finished stage, in the shapes that its ledger rebuilds."""
+    store = checkpoint.open_manager(workdir / "stages" / stage_key(exp, arm, index) / "outcome", keep=1)
+    try:
+        ledger = tuple(checkpoint.read_note(store, 0)["ledger"])
+        net = rebuild(exp.tracks[arm.track].net, ledger)
+        params, norm_stats = nets.shapes(net)
+        like = {"raw": params, "params": params, "norm_stats": norm_stats}
+        arrays = checkpoint.read_state(store, 0, like, replicated(data_mesh(devices)))
+    finally:
+        store.close()
     return Outcome(net, arrays["raw"], arrays["params"], arrays["norm_stats"], ledger)
 
 

@@ -57,6 +57,8 @@ def check_experiment(exp: Experiment) -> None:
 
 def _check_track(exp: Experiment, name: str, track: Track) -> None:
     at = f"track {name!r}"
+    if track.net.size_px != exp.data.size_px:
+        raise ValueError(f"{at}: takes {track.net.size_px} px crops, but data.size_px={exp.data.size_px}")
     if track.teacher and track.teacher not in exp.tracks.names:
         raise ValueError(
             f"{at}: teacher {track.teacher!r} is no track; {nearest(track.teacher, exp.tracks.names)}"

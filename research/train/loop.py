@@ -25,7 +25,7 @@ LOOK_EVERY = 25
 
 
 class NonFiniteLoss(ValueError):
-    """A loss term became NaN or infinite."""
+    """A loss term, or a number of the state, became NaN or infinite."""
 
 
 @functools.lru_cache(maxsize=16)
@@ -77,14 +77,15 @@ def run_stage(
                 metrics.add({"step": at, **seen})
                 bar.to(at, f"loss {seen['loss']:.4f}  {speed:.0f} img/s")
                 pending, clock = [], time.monotonic()
+            if at % save_every == 0 or at == hyper.steps:
+                _check_state(state, at)
             if at % save_every == 0 and at < hyper.steps:
                 checkpoint.save(manager, at, state, note)
     except KeyboardInterrupt:
         _look(pending)
         manager.wait_until_finished()
-        if not any(
-            leaf.is_deleted() for leaf in jax.tree.leaves(state)
-        ):  # not between a donation and its result
+        deleted = any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+        if not deleted and finite(state):  # deleted: between a donation and its result
             checkpoint.save(manager, int(state.step), state, note)
         raise
     finally:
@@ -106,6 +107,14 @@ def _look(pending: Sequence[tuple[int, Mapping[str, jax.Array]]]) -> dict[str, f
                 "(a smaller optim.lr or optim.clip usually helps)"
             )
     return {k: sum(terms[k] for _, terms in rows) / len(rows) for k in rows[0][1]} if rows else {}
+
+
+def _check_state(state: TrainState, at: int) -> None:
+    for name, tree in state._asdict().items():
+        if not finite(tree):
+            raise NonFiniteLoss(
+                f"{name} is not finite after step {at - 1}; training stopped, the last good checkpoint is kept"
+            )
 
 
 def finite(tree: Tree) -> bool:

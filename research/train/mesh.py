@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 def data_mesh(devices: int = 0) -> Mesh:
     """A one-axis mesh "data" over the first `devices` (0: all). ValueError when there are fewer."""
     found = jax.devices()
-    if devices > len(found):
+    if not 0 <= devices <= len(found):
         raise ValueError(f"{devices} devices asked for, {len(found)} found ({found[0].platform})")
     return Mesh(np.asarray(found[: devices or len(found)]), ("data",))
 

@@ -118,9 +118,13 @@ def _git(*words: str) -> str:
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Holds the workdir for this process. ValueError when another process holds it."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("w") as handle:
+    """Holds the workdir for this process. ValueError when another holds it, or when it cannot be written."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        handle = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise ValueError(f"workdir {str(workdir)!r} cannot be written: {error.strerror}") from None
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -132,9 +136,9 @@ class Metrics:
     """metrics.jsonl of one stage: rows of a step and its numbers, those after a resumed step cut off."""
 
     def __init__(self, path: Path, from_step: int) -> None:
-        """Opens `path` for rows from `from_step` on; rows at or after it, and a torn last line, are dropped."""
+        """Opens `path` for rows after `from_step`; later rows that are there, and a torn last line, are dropped."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.rows = [row for row in _rows(path) if row["step"] < from_step]
+        self.rows = [row for row in _rows(path) if row["step"] <= from_step]
         write_bytes(path, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
         self._file = path.open("a")
 

@@ -83,7 +83,11 @@ def compiled_step(program: Program) -> StepFn:
     def step(
         hyper: Hyper, frozen: Tree, state: TrainState, batch: Mapping[str, jax.Array]
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        return train_step(program, hyper, frozen, state, batch)
+        try:
+            return train_step(program, hyper, frozen, state, batch)
+        except BaseException:  # an interrupted or refused trace is none: the next call may try again
+            chex.clear_trace_counter()
+            raise
 
     # chex counts traces by source and name: a name of its own, the same in every process, for every program
     step.__name__ = f"train_step_{hashlib.sha256(repr(program).encode()).hexdigest()[:12]}"

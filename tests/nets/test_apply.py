@@ -54,6 +54,17 @@ def test_the_sites_of_the_spec_are_those_seen(net: HandNet) -> None:
     np.testing.assert_array_equal(out.taps["image"][..., 0], IMAGES)
 
 
+def test_activations_lie_in_0_to_6_except_where_the_network_is_linear() -> None:
+    taps = nets.forward(NET, PARAMS, STATS, 20.0 * IMAGES).taps
+    for site in ("stem", "b0/expand", "b1/depthwise", "neck", "flat"):
+        assert float(taps[site].min()) == 0.0
+        assert float(taps[site].max()) <= 6.0
+    for site in ("b0/project", "b1/project", "b0/add", "head"):
+        assert float(taps[site].min()) < 0.0
+    np.testing.assert_array_equal(taps["b0/add"], taps["stem"] + taps["b0/project"])
+    np.testing.assert_array_equal(taps["flat"], taps["neck"].reshape(2, -1))
+
+
 @pytest.mark.parametrize("train", [False, True])
 def test_both_formulations_agree_for_the_whole_network(train: bool) -> None:
     pull = jnp.asarray(np.random.default_rng(1).normal(size=(2, 21, 2)), jnp.float32)

@@ -75,6 +75,14 @@ def test_the_gradient_of_activations_is_that_of_a_clip(low: float, high: float) 
     np.testing.assert_array_equal(grad, (x > min(low, 0.0) - 0.1) & (x < max(high, 0.0) + 0.1))
 
 
+def test_the_range_is_moved_onto_the_grid() -> None:
+    low, high = jnp.asarray(-0.7), jnp.asarray(2.3)  # four values a step of 1 apart: -1, 0, 1, 2
+    fn = jax.value_and_grad(lambda x: fake_quant_range(x, low, high, 2))
+    found = [tuple(map(float, fn(x))) for x in (-9.0, -0.9, -0.4, 1.6, 2.2, 9.0)]
+    expected = [(-1.0, 0.0), (-1.0, 1.0), (0.0, 1.0), (2.0, 1.0), (2.0, 0.0), (2.0, 0.0)]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_the_view_rounds_the_kernels_matched() -> None:
     transform = FakeQuant(bits=4, where=("b0/*/kernel",)).build(setting())
     learned, state = transform.init(KEY, PARAMS)
