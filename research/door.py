@@ -13,8 +13,9 @@ from research.pytrees import nearest
 from research.report.tables import markdown_table
 from research.spec import Experiment, Named
 from research.train.arms import Arm, all_arms
-from research.train.fit import Outcome
+from research.train.fit import Outcome, check_links
 from research.train.fit import fit as fit_arm
+from research.train.ledger import check_experiment
 from research.train.measure import price_network
 from research.train.progress import Reporter
 from research.train.record import claim, locked
@@ -41,6 +42,8 @@ def fit(exp: Experiment, arm: str = "", workdir: str | Path | None = None, *, qu
     runs/; a changed float (learning rate, loss weight, budget) or number of steps uses the step already compiled.
     """
     prepare_runtime()
+    check_experiment(exp)
+    check_links(exp)
     chosen = find_arm(exp, arm)
     folder = Path(workdir) if workdir else Path("runs") / f"{exp.name}-{fingerprint(exp)}"
     with locked(folder):

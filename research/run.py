@@ -60,7 +60,7 @@ class _Raw(argparse.RawDescriptionHelpFormatter):
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code: 0, 1 (one line says why), 2 (usage), 130 or 143 (interrupted)."""
     args = parser().parse_intermixed_args(argv)
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return _run(args)
     except (ValueError, KeyError, TypeError, OSError, ModuleNotFoundError) as error:
@@ -70,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return TERMINATED if stop.args else INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

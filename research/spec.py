@@ -7,6 +7,7 @@ import dataclasses as dc
 import importlib
 import importlib.util
 import json
+import sys
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -168,6 +169,7 @@ def config_module(path: str | Path) -> types.ModuleType:
     if found is None or found.loader is None:
         raise ValueError(f"{str(path)!r} is not a Python file")
     module = importlib.util.module_from_spec(found)
+    sys.modules[module.__name__] = module  # a config may define dataclasses, which look their module up
     found.loader.exec_module(module)
     if not hasattr(module, "config"):
         raise ValueError(f"{str(path)!r} defines no config() -> Experiment")

@@ -22,6 +22,8 @@ import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from tests.smoke import Finished, finish  # noqa: E402
+
 CLIMATE = {
     "jax_num_cpu_devices": 2,
     "jax_numpy_rank_promotion": "raise",
@@ -86,3 +88,9 @@ def same_climate() -> Iterator[None]:
     for name, value in CLIMATE.items():
         if getattr(jax.config, name) != value:
             jax.config.update(name, value)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One finished smoke run of the main job, shared by every test that only looks at it."""
+    return finish(tmp_path_factory.mktemp("finished") / "v2")

@@ -25,6 +25,7 @@ from research.train.evaluate import errors, predict, predict_tflite
 from research.train.fit import check_links, fit
 from research.train.ledger import check_experiment
 from research.train.measure import measure, price_network
+from research.train.mesh import check_batch, data_mesh
 from research.train.progress import Reporter
 
 NEEDS = {"ethosu": "npu", "ai_edge_litert": "npu", "matplotlib": "report", "jinja2": "report"}
@@ -52,6 +53,7 @@ def reproduce(
     check_experiment(exp)
     check_links(exp)
     check_packages()
+    check_batch(data_mesh(devices), exp.optim.batch)
     with record.locked(workdir):
         record.claim(workdir, exp, overrides)
         test = read_test_set(prepare_test_set(exp.data, exp.seed, workdir / "data"))

@@ -131,8 +131,9 @@ def decode(
 ) -> dict[str, np.ndarray]:
     """Kept channel indices per group whose exact latency is within the budget, by construction.
 
-    Starts from the open gates, closes the weakest until `latency_ms({group: width}) <= budget_ms`, then
-    reopens the strongest that still fit. Raises ValueError when even one gate a group is over the budget.
+    Starts from the open gates, closes the weakest until `latency_ms({group: width}) <= budget_ms`, then reopens the
+    strongest of those that still fit (never a gate that training closed: the network does not use it). Raises
+    ValueError when even one gate a group is over the budget.
     """
     values = {name: np.asarray(v, np.float64) for name, v in logits.items()}
     keep = {name: v > 0.0 for name, v in values.items()}
@@ -143,17 +144,18 @@ def decode(
     def cost() -> float:
         return latency_ms({name: lane * int(k.sum()) for name, k in keep.items()})
 
+    closed = []
     for _, name, i in order:
         if cost() <= budget_ms:
             break
-        if keep[name].sum() > 1:
+        if keep[name][i] and keep[name].sum() > 1:
             keep[name][i] = False
+            closed.append((name, i))
     if cost() > budget_ms:
         raise ValueError(_infeasible(budget_ms, cost()))
-    for _, name, i in reversed(order):
-        if not keep[name][i]:
-            keep[name][i] = True
-            keep[name][i] = cost() <= budget_ms
+    for name, i in reversed(closed):
+        keep[name][i] = True
+        keep[name][i] = cost() <= budget_ms
     return {name: np.flatnonzero(np.repeat(k, lane)) for name, k in keep.items()}
 
 

@@ -93,21 +93,14 @@ def check_links(exp: Experiment) -> None:
 def _stage(
     exp: Experiment, arm: Arm, index: int, before: Outcome, workdir: Path, devices: int, reporter: Reporter
 ) -> Outcome:
-    track, stage, links = (
-        exp.tracks[arm.track],
-        exp.tracks[arm.track].stages[index],
-        stage_links(exp, arm, index),
-    )
+    track, links = exp.tracks[arm.track], stage_links(exp, arm, index)
+    stage = track.stages[index]
     key = stage_key(exp, arm, index)
     folder, mesh = workdir / "stages" / key, data_mesh(devices)
     store = checkpoint.open_manager(folder / "outcome", keep=1)
     try:
-        if checkpoint.newest(store) is not None:
-            return _read(store, track.net, mesh)
         taught = any(link.taught for _, link in links.items)
-        teacher = (
-            fit(exp, Arm(track.teacher), workdir, devices=devices, reporter=reporter) if taught else None
-        )
+        teacher = fit(exp, Arm(track.teacher), workdir, devices=devices, reporter=reporter) if taught else None
         taught_by = teacher.net if teacher else None
         program, hyper = program_of(before.net, links, exp.optim, exp.new_chip, taught_by, stage, exp.seed)
         frozen = {"params": teacher.params, "norm_stats": teacher.norm_stats} if teacher else {}
