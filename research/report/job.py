@@ -75,7 +75,7 @@ def reproduce(
         record.write_json(workdir / "result.json", result)
         record.write_bytes(workdir / "table.md", markdown_table(result).encode())
         write_report(result, workdir / "report.html")
-    reporter.console.print(console_table(result))
+    reporter.show(console_table(result))
     reporter.say(
         f"report: {workdir / 'report.html'}   table: {workdir / 'table.md'}   networks: {workdir / 'exports'}"
     )

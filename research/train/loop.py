@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from research.data.synthetic import batch_at
 from research.train import checkpoint
@@ -119,4 +119,4 @@ def _check_state(state: TrainState, at: int) -> None:
 
 def finite(tree: Tree) -> bool:
     """Whether every number of a tree is finite."""
-    return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
+    return all(bool(np.isfinite(np.asarray(leaf)).all()) for leaf in jax.tree.leaves(tree))

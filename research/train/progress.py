@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,6 +24,10 @@ class Reporter:
         """A reporter on standard output."""
         self.quiet, self.every_s = quiet, every_s
         self.console = Console(quiet=quiet, highlight=False)
+
+    def show(self, table: RenderableType) -> None:
+        """A result: printed even when quiet."""
+        Console(highlight=False).print(table)
 
     def say(self, text: str) -> None:
         """One line."""
