@@ -1,0 +1,165 @@
+"""The one step: its loss, one trace for every float, another for every integer, none for a wrong shape."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research import nets
+from research.spec import Experiment, Named, Stage
+from research.squeeze import nm_mask
+from research.train import step as room
+from research.train.loop import batches
+from research.train.state import Hyper, Program, TrainState
+from research.train.step import compiled_step, effective, initial_state, program_of, task_loss, transform_of
+from tests.smoke import Finished, arrays, same_bits, smoke
+
+STAGE = Stage("squeeze", 4, ("gates", "sparse", "distill"), ("gates",), lr_start=0.5)
+LINKS = ("gates", "sparse", "distill")
+
+
+def split(exp: Experiment, links: tuple[str, ...], stage: Stage = STAGE) -> tuple[Program, Hyper]:
+    teacher = exp.tracks["teacher"].net if "distill" in links else None
+    return program_of(
+        exp.tracks["v2"].net, exp.squeeze.only(links), exp.optim, exp.new_chip, teacher, stage, exp.seed
+    )
+
+
+def start(program: Program, hyper: Hyper) -> TrainState:
+    return initial_state(program, hyper, *nets.init(program.net, jax.random.key(3)))
+
+
+def frozen(program: Program) -> dict:
+    params, norm_stats = nets.init(program.teacher, jax.random.key(4)) if program.teacher else ({}, {})
+    return {"params": params, "norm_stats": norm_stats} if program.teacher else {}
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Program]]:
+    """The programs traced while a test runs."""
+    seen: list[Program] = []
+    real = room.train_step
+
+    def counted(program: Program, *rest: object) -> object:
+        seen.append(program)
+        return real(program, *rest)
+
+    monkeypatch.setattr(room, "train_step", counted)
+    return seen
+
+
+def test_task_loss_is_the_mean_distance() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(size=(2, 3, 21, 2)).astype(np.float32)
+    assert float(task_loss(a, b)) == pytest.approx(np.sqrt(((a - b) ** 2).sum(2)).mean(), abs=1e-4)
+    grad = jax.grad(task_loss)(jnp.asarray(a), jnp.asarray(a))  # a perfect prediction has a gradient
+    assert np.all(np.asarray(grad) == 0)
+
+
+def test_floats_and_steps_never_retrace_and_change_what_is_computed(
+    finished: Finished, traced: list[Program]
+) -> None:
+    ends = []
+    for overrides, steps in (
+        ((), 4),
+        (("optim.lr=0.5",), 4),
+        (("squeeze.distill.output=20.0",), 4),
+        (("squeeze.gates.budget_ms=0.01",), 4),
+        (("squeeze.sparse.decay=5.0",), 4),
+        (("seed=5",), 4),
+        ((), 400),
+    ):
+        program, hyper = split(
+            smoke(*overrides), LINKS, Stage("squeeze", steps, LINKS, ("gates",), lr_start=0.5)
+        )
+        state, batch = start(program, hyper), batches(finished.exp.data, 8)(0, 0)
+        for _ in range(3):
+            state, terms = compiled_step(program)(hyper, frozen(program), state, batch)
+        assert sorted(terms) == [
+            "distill/attention", "distill/output", "gates/budget", "loss", "sparse/decay", "task",
+        ]  # fmt: skip
+        assert float(terms["loss"]) == pytest.approx(
+            sum(float(v) for k, v in terms.items() if k != "loss"), rel=1e-5
+        )
+        ends.append(
+            np.concatenate([leaf.ravel() for leaf in arrays((state.params, state.learned, state.opt))])
+        )
+    assert len(traced) <= 1  # the first fit of this process may have traced it already
+    for i, end in enumerate(ends[1:], 1):
+        assert (i == 5) == np.array_equal(end, ends[0])  # the seed moves batches, which are the same here
+
+
+def test_an_edited_integer_is_another_program(traced: list[Program]) -> None:
+    for overrides, batch in ((("squeeze.sparse.n=1",), 8), (("optim.batch=4",), 4)):
+        program, hyper = split(smoke(*overrides), ("sparse",))
+        images = {"image": jnp.zeros((batch, 32, 32)), "keypoints": jnp.zeros((batch, 21, 2))}
+        compiled_step(program).trace(hyper, {}, start(program, hyper), images)
+        assert traced.pop() == program
+        compiled_step(program).trace(hyper, {}, start(program, hyper), images)
+        assert traced == []
+
+
+def test_another_shape_of_batch_raises(finished: Finished) -> None:
+    program, hyper = split(finished.exp, ())
+    images = {"image": jnp.zeros((6, 32, 32)), "keypoints": jnp.zeros((6, 21, 2))}
+    state = start(program, hyper)
+    compiled_step(program)(hyper, {}, state, batches(finished.exp.data, 8)(0, 0))
+    with pytest.raises(AssertionError, match="is traced > 1 times"):
+        compiled_step(program)(hyper, {}, start(program, hyper), images)
+
+
+def test_an_interrupted_trace_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    program, hyper = split(smoke("squeeze.sparse.n=3"), ("sparse",))
+    images = {"image": jnp.zeros((8, 32, 32)), "keypoints": jnp.zeros((8, 21, 2))}
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "train_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            compiled_step(program).trace(hyper, {}, start(program, hyper), images)
+    compiled_step(program).trace(hyper, {}, start(program, hyper), images)
+
+
+def test_what_is_shipped_is_the_view() -> None:
+    program, hyper = split(smoke(), ("gates", "sparse"))
+    state = start(program, hyper)
+    logits = {
+        name: jnp.where(jnp.arange(leaf.shape[0]) == 0, 1.0, -1.0)
+        for name, leaf in state.learned["gates"]["logits"].items()
+    }
+    state = state._replace(learned=state.learned | {"gates": state.learned["gates"] | {"logits": logits}})
+    params = effective(program, hyper, state)
+    kernel = params["b0"]["expand"]["kernel"]
+    np.testing.assert_array_equal(
+        kernel, state.params["b0"]["expand"]["kernel"] * nm_mask(state.params["b0"]["expand"]["kernel"], 2, 4)
+    )
+    scale = np.asarray(params["b0"]["depthwise"]["norm"]["scale"])
+    assert np.all(scale[8:] == 0)
+    assert np.all(scale[:8] == np.asarray(state.params["b0"]["depthwise"]["norm"]["scale"])[:8])
+    assert same_bits(params["stem"], state.params["stem"])
+
+
+def test_an_illegal_chain_is_refused() -> None:
+    exp = smoke()
+    links = Named(tuple((name, exp.squeeze[name]) for name in ("sparse", "gates")))
+    program, _ = program_of(exp.tracks["v2"].net, links, exp.optim, exp.new_chip, None, STAGE, 0)
+    with pytest.raises(ValueError, match="illegal chain: 'gates' must come before 'sparse'"):
+        transform_of(program, links)
+
+
+def test_a_stage_is_split_into_program_and_arguments() -> None:
+    exp = smoke("optim.lr=0.25", "squeeze.gates.budget_ms=0.5")
+    program, hyper = split(exp, ("gates",))
+    assert program.optim.lr == program.links["gates"].budget_ms == 0.0
+    assert 0.25 in hyper.optim
+    assert 0.5 in hyper.links
+    assert (hyper.steps, hyper.lr_start, hyper.lr_end, hyper.seed) == (4, 0.5, 0.0, 0)
+
+
+def test_initial_state_depends_on_the_seed_only_through_the_links() -> None:
+    program, hyper = split(smoke(), LINKS)
+    assert same_bits(start(program, hyper), start(program, hyper))
+    assert int(start(program, hyper).step) == 0
