@@ -100,7 +100,9 @@ def _stage(
     store = checkpoint.open_manager(folder / "outcome", keep=1)
     try:
         taught = any(link.taught for _, link in links.items)
-        teacher = fit(exp, Arm(track.teacher), workdir, devices=devices, reporter=reporter) if taught else None
+        teacher = (
+            fit(exp, Arm(track.teacher), workdir, devices=devices, reporter=reporter) if taught else None
+        )
         taught_by = teacher.net if teacher else None
         program, hyper = program_of(before.net, links, exp.optim, exp.new_chip, taught_by, stage, exp.seed)
         frozen = {"params": teacher.params, "norm_stats": teacher.norm_stats} if teacher else {}

@@ -54,7 +54,7 @@ def run_stage(
     interrupt goes on. Raises NonFiniteLoss naming the step and the terms; the last good checkpoint stays.
     """
     check_batch(mesh, batch)
-    step_fn, stream = compiled_step(program), batches(data, batch)
+    step_fn, stream = compiled_step(program, mesh), batches(data, batch)
     manager = checkpoint.open_manager(folder / "steps")
     state = initial_state(program, hyper, *start)
     saved = checkpoint.newest(manager)

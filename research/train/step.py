@@ -11,6 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from research import nets
 from research.spec import Stage, join_floats, split_floats
@@ -77,8 +78,8 @@ def train_step(
 
 
 @functools.cache
-def compiled_step(program: Program) -> StepFn:
-    """The jitted step of a program. A second trace (another shape, another type) raises AssertionError (chex)."""
+def compiled_step(program: Program, mesh: Mesh) -> StepFn:
+    """The jitted step of a program on a mesh. A second trace (another shape or type) raises AssertionError (chex)."""
 
     def step(
         hyper: Hyper, frozen: Tree, state: TrainState, batch: Mapping[str, jax.Array]
@@ -89,8 +90,9 @@ def compiled_step(program: Program) -> StepFn:
             chex.clear_trace_counter()
             raise
 
-    # chex counts traces by source and name: a name of its own, the same in every process, for every program
-    step.__name__ = f"train_step_{hashlib.sha256(repr(program).encode()).hexdigest()[:12]}"
+    # chex counts traces by source and name: a name of its own, the same in every process, for every program and mesh
+    told = repr((program, [device.id for device in mesh.devices.flat]))
+    step.__name__ = f"train_step_{hashlib.sha256(told.encode()).hexdigest()[:12]}"
     return jax.jit(chex.assert_max_traces(step, n=1), donate_argnums=2)
 
 

@@ -11,13 +11,14 @@ from research import nets
 from research.spec import Experiment, Named, Stage
 from research.squeeze import nm_mask
 from research.train import step as room
-from research.train.loop import batches
+from research.train.mesh import data_mesh, place, replicated, split_batch
 from research.train.state import Hyper, Program, TrainState
 from research.train.step import compiled_step, effective, initial_state, program_of, task_loss, transform_of
 from tests.smoke import Finished, arrays, same_bits, smoke
 
 STAGE = Stage("squeeze", 4, ("gates", "sparse", "distill"), ("gates",), lr_start=0.5)
 LINKS = ("gates", "sparse", "distill")
+ONE = data_mesh(1)
 
 
 def split(exp: Experiment, links: tuple[str, ...], stage: Stage = STAGE) -> tuple[Program, Hyper]:
@@ -28,12 +29,22 @@ def split(exp: Experiment, links: tuple[str, ...], stage: Stage = STAGE) -> tupl
 
 
 def start(program: Program, hyper: Hyper) -> TrainState:
-    return initial_state(program, hyper, *nets.init(program.net, jax.random.key(3)))
+    return place(initial_state(program, hyper, *nets.init(program.net, jax.random.key(3))), replicated(ONE))
 
 
 def frozen(program: Program) -> dict:
-    params, norm_stats = nets.init(program.teacher, jax.random.key(4)) if program.teacher else ({}, {})
-    return {"params": params, "norm_stats": norm_stats} if program.teacher else {}
+    if program.teacher is None:
+        return {}
+    params, norm_stats = nets.init(program.teacher, jax.random.key(4))
+    return place({"params": params, "norm_stats": norm_stats}, replicated(ONE))
+
+
+def batch_of(count: int) -> dict[str, jax.Array]:
+    """Grey noise and keypoints of a batch, split as the loop splits it."""
+    rng = np.random.default_rng(count)
+    shapes = {"image": (count, 32, 32), "keypoints": (count, 21, 2)}
+    batch = {name: jnp.asarray(rng.uniform(size=shape), jnp.float32) for name, shape in shapes.items()}
+    return place(batch, split_batch(ONE))
 
 
 @pytest.fixture
@@ -74,9 +85,9 @@ def test_floats_and_steps_never_retrace_and_change_what_is_computed(
         program, hyper = split(
             smoke(*overrides), LINKS, Stage("squeeze", steps, LINKS, ("gates",), lr_start=0.5)
         )
-        state, batch = start(program, hyper), batches(finished.exp.data, 8)(0, 0)
+        state, taught = start(program, hyper), frozen(program)
         for _ in range(3):
-            state, terms = compiled_step(program)(hyper, frozen(program), state, batch)
+            state, terms = compiled_step(program, ONE)(hyper, taught, state, batch_of(8))
         assert sorted(terms) == [
             "distill/attention", "distill/output", "gates/budget", "loss", "sparse/decay", "task",
         ]  # fmt: skip
@@ -94,20 +105,25 @@ def test_floats_and_steps_never_retrace_and_change_what_is_computed(
 def test_an_edited_integer_is_another_program(traced: list[Program]) -> None:
     for overrides, batch in ((("squeeze.sparse.n=1",), 8), (("optim.batch=4",), 4)):
         program, hyper = split(smoke(*overrides), ("sparse",))
-        images = {"image": jnp.zeros((batch, 32, 32)), "keypoints": jnp.zeros((batch, 21, 2))}
-        compiled_step(program).trace(hyper, {}, start(program, hyper), images)
-        assert traced.pop() == program
-        compiled_step(program).trace(hyper, {}, start(program, hyper), images)
-        assert traced == []
+        for expected in ([program], []):  # traced once, and not again
+            compiled_step(program, ONE).trace(hyper, {}, start(program, hyper), batch_of(batch))
+            assert traced == expected
+            traced.clear()
+
+
+def test_each_mesh_has_a_step_of_its_own(traced: list[Program]) -> None:
+    program, hyper = split(smoke("squeeze.sparse.m=8"), ("sparse",))
+    for mesh in (ONE, data_mesh(2)):
+        state, batch = place(start(program, hyper), replicated(mesh)), place(batch_of(8), split_batch(mesh))
+        compiled_step(program, mesh).trace(hyper, {}, state, batch)
+    assert traced == [program, program]
 
 
 def test_another_shape_of_batch_raises(finished: Finished) -> None:
     program, hyper = split(finished.exp, ())
-    images = {"image": jnp.zeros((6, 32, 32)), "keypoints": jnp.zeros((6, 21, 2))}
-    state = start(program, hyper)
-    compiled_step(program)(hyper, {}, state, batches(finished.exp.data, 8)(0, 0))
+    compiled_step(program, ONE)(hyper, {}, start(program, hyper), batch_of(8))
     with pytest.raises(AssertionError, match="is traced > 1 times"):
-        compiled_step(program)(hyper, {}, start(program, hyper), images)
+        compiled_step(program, ONE)(hyper, {}, start(program, hyper), batch_of(6))
 
 
 def test_an_interrupted_trace_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,31 +131,26 @@ def test_an_interrupted_trace_does_not_count(monkeypatch: pytest.MonkeyPatch) ->
         raise KeyboardInterrupt
 
     program, hyper = split(smoke("squeeze.sparse.n=3"), ("sparse",))
-    images = {"image": jnp.zeros((8, 32, 32)), "keypoints": jnp.zeros((8, 21, 2))}
+    step, state = compiled_step(program, ONE), start(program, hyper)
     with monkeypatch.context() as patch:
         patch.setattr(room, "train_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            compiled_step(program).trace(hyper, {}, start(program, hyper), images)
-    compiled_step(program).trace(hyper, {}, start(program, hyper), images)
+            step.trace(hyper, {}, state, batch_of(8))
+    step.trace(hyper, {}, state, batch_of(8))
 
 
 def test_what_is_shipped_is_the_view() -> None:
     program, hyper = split(smoke(), ("gates", "sparse"))
     state = start(program, hyper)
-    logits = {
-        name: jnp.where(jnp.arange(leaf.shape[0]) == 0, 1.0, -1.0)
-        for name, leaf in state.learned["gates"]["logits"].items()
-    }
-    state = state._replace(learned=state.learned | {"gates": state.learned["gates"] | {"logits": logits}})
-    params = effective(program, hyper, state)
-    kernel = params["b0"]["expand"]["kernel"]
-    np.testing.assert_array_equal(
-        kernel, state.params["b0"]["expand"]["kernel"] * nm_mask(state.params["b0"]["expand"]["kernel"], 2, 4)
-    )
-    scale = np.asarray(params["b0"]["depthwise"]["norm"]["scale"])
-    assert np.all(scale[8:] == 0)
-    assert np.all(scale[:8] == np.asarray(state.params["b0"]["depthwise"]["norm"]["scale"])[:8])
-    assert same_bits(params["stem"], state.params["stem"])
+    gates = state.learned["gates"]
+    logits = {name: jnp.asarray([1.0, -1.0]) for name in gates["logits"]}
+    state = state._replace(learned=state.learned | {"gates": gates | {"logits": logits}})
+    params, raw = effective(program, hyper, state), state.params
+    kernel = raw["b0"]["expand"]["kernel"]
+    np.testing.assert_array_equal(params["b0"]["expand"]["kernel"], kernel * nm_mask(kernel, 2, 4))
+    scale, whole = (np.asarray(tree["b0"]["depthwise"]["norm"]["scale"]) for tree in (params, raw))
+    np.testing.assert_array_equal(scale, np.where(np.arange(16) < 8, whole, 0.0))
+    assert same_bits(params["stem"], raw["stem"])
 
 
 def test_an_illegal_chain_is_refused() -> None:
