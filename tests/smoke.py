@@ -68,10 +68,11 @@ def arrays(tree: Any) -> list[np.ndarray]:
 
 
 def same_bits(one: Any, other: Any) -> bool:
-    """Whether two trees have equal structure and equal bits."""
+    """Whether two trees of numbers have equal structure and equal bits."""
     if jax.tree.structure(one) != jax.tree.structure(other):
         return False
-    pairs = zip(arrays(one), arrays(other), strict=True)
+    pairs = list(zip(arrays(one), arrays(other), strict=True))
+    assert not any(a.dtype == object for a, _ in pairs)
     return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
 
 

@@ -17,6 +17,7 @@ from research.train import checkpoint
 from research.train.mesh import check_batch, place, replicated, split_batch
 from research.train.progress import Bar
 from research.train.record import Metrics
+from research.train.signals import held
 from research.train.state import Hyper, Program, TrainState
 from research.train.step import compiled_step, initial_state
 
@@ -80,18 +81,20 @@ def run_stage(
             if at % save_every == 0 or at == hyper.steps:
                 _check_state(state, at)
             if at % save_every == 0 and at < hyper.steps:
-                checkpoint.save(manager, at, state, note)
+                with held():
+                    checkpoint.save(manager, at, state, note)
     except KeyboardInterrupt:
         _look(pending)
-        manager.wait_until_finished()
         deleted = any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
         if not deleted and finite(state):  # deleted: between a donation and its result
-            checkpoint.save(manager, int(state.step), state, note)
+            with held():
+                checkpoint.save(manager, int(state.step), state, note)
         raise
     finally:
-        metrics.close()
-        manager.wait_until_finished()
-        manager.close()
+        with held():
+            metrics.close()
+            manager.wait_until_finished()
+            manager.close()
     return state
 
 

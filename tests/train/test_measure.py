@@ -11,7 +11,7 @@ import pytest
 from research.data.rendered_hands import prepare_test_set, read_test_set
 from research.graph import inspect, read_metadata
 from research.npu import U55_128, U85_128, referee
-from research.pytrees import count, flatten
+from research.pytrees import count
 from research.spec import Experiment, Named, named
 from research.squeeze import NM, Variables
 from research.train import measure as room
@@ -25,6 +25,11 @@ from tests.smoke import Finished, smoke
 EXP = smoke()
 NET = EXP.tracks["v1"].net
 FULL = full(EXP)
+# Side of the output plane of every layer with weights.
+OUTPUT_SIDES = {
+    "stem": 16, "b0/expand": 16, "b0/depthwise": 8, "b0/project": 8, "b1/expand": 8, "b1/depthwise": 8,
+    "b1/project": 8, "b2/expand": 8, "b2/depthwise": 4, "b2/project": 4, "neck": 4, "head": 1,
+}  # fmt: skip
 
 
 def measured(run: Finished, arm: str) -> dict[str, Any]:
@@ -139,20 +144,8 @@ def test_parameters_and_macs_are_counted(finished: Finished) -> None:
     _, kernels, _ = ship(EXP, outcome)
     told = measured(finished, FULL.name)
     assert told["params"] == count(kernels)
-    by_hand, side = 0.0, 16
-    for path, kernel in kernels.items():
-        if path.endswith("/kernel") and kernel.ndim == 4:
-            stride_here = {"b0/depthwise/kernel": 8, "b1/expand/kernel": 8, "b2/depthwise/kernel": 4}
-            side = {"stem/kernel": 16, "b0/expand/kernel": 16}.get(path, stride_here.get(path, side))
-            side = (
-                8
-                if path
-                in ("b0/project/kernel", "b1/depthwise/kernel", "b1/project/kernel", "b2/expand/kernel")
-                else side
-            )
-            side = 4 if path in ("b2/project/kernel", "neck/kernel") else side
-            by_hand += kernel.size * side * side
-    assert told["chips"][U85_128.name]["macs"] == by_hand + kernels["head/kernel"].size
+    by_hand = sum(kernels[f"{unit}/kernel"].size * side * side for unit, side in OUTPUT_SIDES.items())
+    assert told["chips"][U85_128.name]["macs"] == by_hand
 
 
 def test_price_of_a_network_and_of_its_links() -> None:
@@ -188,5 +181,3 @@ def test_measure_writes_the_file_it_measured(finished: Finished, tmp_path: Path)
     assert found["file_kb"] == len(finished.export("v1")) / 1024
     assert found["int8"] == again["int8"]
     assert json.loads(json.dumps(found))["chips"][U85_128.name] == again["chips"][U85_128.name]
-    assert [layer["name"] for layer in found["chips"][U85_128.name]["layers"]][0] == "stem"
-    assert flatten(outcome.params)["head/bias"].shape == (42,)
