@@ -48,10 +48,10 @@ lint: .venv/.ready ## Style, import order, types
 	@$(BIN)/mypy --no-error-summary
 
 test: lint ## Lint and all quick tests (ARGS goes to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-all: lint ## And the slow ones
-	@$(BIN)/python -m pytest -m "" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "" $(ARGS)
 
 readme: .venv/.ready ## Write the README's generated tables again from the committed result files
 	@$(BIN)/python -m research.report.readme README.md configs/results/*.json

@@ -2,16 +2,19 @@
 
 import dataclasses as dc
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from research.report.job import reproduce
+from research.graph import inspect
 from research.spec import Experiment, config_module, load, override
-from research.train.arms import full
+from research.train.arms import full, without
+from research.train.evaluate import predict_tflite
+from research.train.fit import fit
 from research.train.ledger import check_experiment
+from research.train.measure import ship
 from tests.smoke import CONFIG, ROOT, Finished, run, smoke
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -99,10 +102,12 @@ def test_removing_a_rows_link_changes_the_exported_file(
     link: str, finished: Finished, tmp_path: Path
 ) -> None:
     exp = without_link(finished.exp, link)
-    shutil.copytree(
-        finished.workdir / "stages", tmp_path / "w" / "stages"
-    )  # what both have in common stays trained
-    result = reproduce(exp, tmp_path / "w")
-    shipped = (tmp_path / "w" / "exports" / f"{full(exp).name}.tflite").read_bytes()
-    assert shipped != finished.export(full(finished.exp).name)
-    assert link not in [row["technique"] for row in result["rows"]]
+    model, _, _ = ship(exp, fit(exp, full(exp), tmp_path, devices=1))
+    assert model == finished.export(without(finished.exp, link).name)  # the row's leave-one-out, to the byte
+    whole = finished.export(full(finished.exp).name)
+    images = np.random.default_rng(0).uniform(size=(4, 32, 32))
+    assert not np.array_equal(predict_tflite(model, images), predict_tflite(whole, images))
+    sizes = [[facts.kernel_shape for facts in inspect(file)] for file in (model, whole)]
+    sparse = [sum(facts.two_of_four for facts in inspect(file)) for file in (model, whole)]
+    assert (sizes[0] != sizes[1]) == (link == "gates")
+    assert (sparse[0] < sparse[1]) == (link == "sparse")

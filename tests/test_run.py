@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,20 +83,20 @@ def test_two_of_four_layers_are_the_referees_or_carry_a_reason(finished: Finishe
     assert not any(layer["weight_format"] == "Sparse2_4" for layer in dense if layer["name"] != "stem")
 
 
-def test_the_same_command_again_trains_nothing(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = {
-        name: data
-        for name, data in files_of(finished.workdir).items()
-        if name.startswith(("stages", "exports"))
-    }
+def test_the_same_command_again_trains_nothing(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = tmp_path / "again"
+    shutil.copytree(finished.workdir, workdir)
+    kept = {name: data for name, data in files_of(workdir).items() if name.startswith(("stages", "exports"))}
     monkeypatch.setattr("research.train.fit.run_stage", None)
-    code, printed, _ = run(finished.workdir)
+    code, printed, _ = run(workdir)
     assert code == 0
     assert "gates" in printed
-    again = json.loads((finished.workdir / "result.json").read_text())
+    again = json.loads((workdir / "result.json").read_text())
     assert again["rows"] == finished.result["rows"]
     assert again["arms"] == finished.result["arms"]
-    assert {name: data for name, data in files_of(finished.workdir).items() if name in kept} == kept
+    assert {name: data for name, data in files_of(workdir).items() if name in kept} == kept
 
 
 def test_termination_signal_means_what_it_did_before(finished: Finished) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from research.data.rendered_hands import prepare_test_set, read_test_set
-from research.graph import inspect, read_metadata
+from research.graph import read_metadata
 from research.npu import U55_128, U85_128, referee
 from research.pytrees import count
-from research.spec import Experiment, Named, named
+from research.spec import Named, named
 from research.squeeze import NM, Variables
 from research.train import measure as room
-from research.train.arms import Arm, full, without
+from research.train.arms import Arm, full
 from research.train.evaluate import errors, predict, predict_tflite
 from research.train.fit import fit
 from research.train.loop import batches
@@ -34,45 +34,6 @@ OUTPUT_SIDES = {
 
 def measured(run: Finished, arm: str) -> dict[str, Any]:
     return json.loads((run.workdir / "measured" / f"{arm}.json").read_text())
-
-
-def dropped(exp: Experiment, link: str) -> Experiment:
-    """The config with one link taken out of it everywhere."""
-
-    def less(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in names if name != link)
-
-    stages = tuple(
-        dc.replace(stage, links=less(stage.links), settle=less(stage.settle))
-        for stage in exp.tracks[exp.target].stages
-    )
-    track = dc.replace(exp.tracks[exp.target], stages=stages)
-    return dc.replace(
-        exp,
-        tracks=exp.tracks.replace(exp.target, track),
-        squeeze=exp.squeeze.only(less(exp.squeeze.names)),
-        rows=less(exp.rows),
-        claims=exp.claims.only(less(exp.claims.names)),
-    )
-
-
-@pytest.mark.parametrize("link", EXP.squeeze.names)
-def test_removing_a_link_from_the_config_changes_the_exported_file(
-    finished: Finished, tmp_path: Path, link: str
-) -> None:
-    exp = dropped(EXP, link)
-    outcome = fit(exp, full(exp), tmp_path, devices=1)
-    model, _, _ = ship(exp, outcome)
-    assert model == finished.export(
-        without(EXP, link).name
-    )  # it is the row's leave-one-out network, to the byte
-    whole = finished.export(FULL.name)
-    images = np.random.default_rng(0).uniform(size=(4, 32, 32))
-    assert not np.array_equal(predict_tflite(model, images), predict_tflite(whole, images))
-    sizes = [[facts.kernel_shape for facts in inspect(file)] for file in (model, whole)]
-    sparse = [sum(facts.two_of_four for facts in inspect(file)) for file in (model, whole)]
-    assert (sizes[0] != sizes[1]) == (link == "gates")
-    assert (sparse[0] < sparse[1]) == (link == "sparse")
 
 
 def test_the_file_carries_its_ledger(finished: Finished) -> None:
