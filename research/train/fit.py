@@ -19,6 +19,7 @@ from research.train.loop import batches, finite, run_stage
 from research.train.mesh import data_mesh, replicated
 from research.train.progress import Reporter
 from research.train.setting import setting_of
+from research.train.signals import held
 from research.train.state import Hyper, Program, TrainState
 from research.train.step import effective, program_of
 
@@ -127,8 +128,9 @@ def _stage(
                 after = _settle(exp, name, program, hyper, state, after)
         if not finite((after.raw, after.norm_stats)):
             raise ValueError(f"stage {key}: the trained weights are not finite")
-        checkpoint.save(store, 0, _arrays(after), {"ledger": list(after.ledger)})
-        store.wait_until_finished()
+        with held():
+            checkpoint.save(store, 0, _arrays(after), {"ledger": list(after.ledger)})
+            store.wait_until_finished()
         return after
     finally:
         store.close()
