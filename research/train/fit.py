@@ -54,10 +54,9 @@ def fit(
     check_experiment(exp)
     reporter = reporter or Reporter(quiet=True)
     stages = exp.tracks[arm.track].stages[:upto]
-    done = next((i for i in reversed(range(len(stages))) if _has_outcome(exp, arm, i, workdir)), -1)
-    if done >= 0:
-        outcome = _read(exp, arm, done, workdir, devices)
-    else:
+    found = ((i, _read(exp, arm, i, workdir, devices, reporter)) for i in reversed(range(len(stages))))
+    done, outcome = next(((i, outcome) for i, outcome in found if outcome), (-1, None))
+    if outcome is None:
         net = exp.tracks[arm.track].net
         params, norm_stats = nets.init(net, jax.random.fold_in(jax.random.key(exp.seed), 7))
         outcome = Outcome(net, params, params, norm_stats, ())
@@ -140,8 +139,12 @@ def _arrays(outcome: Outcome) -> dict[str, Tree]:
     return {"raw": outcome.raw, "params": outcome.params, "norm_stats": outcome.norm_stats}
 
 
-def _read(exp: Experiment, arm: Arm, index: int, workdir: Path, devices: int) -> Outcome:
-    """The outcome of a finished stage, in the shapes that its ledger rebuilds."""
+def _read(
+    exp: Experiment, arm: Arm, index: int, workdir: Path, devices: int, reporter: Reporter
+) -> Outcome | None:
+    """The outcome of a stage in the shapes its ledger rebuilds; None where unfinished, or damaged and moved aside."""
+    if not _has_outcome(exp, arm, index, workdir):
+        return None
     store = checkpoint.open_manager(workdir / "stages" / stage_key(exp, arm, index) / "outcome", keep=1)
     try:
         ledger = tuple(checkpoint.read_note(store, 0)["ledger"])
@@ -149,6 +152,9 @@ def _read(exp: Experiment, arm: Arm, index: int, workdir: Path, devices: int) ->
         params, norm_stats = nets.shapes(net)
         like = {"raw": params, "params": params, "norm_stats": norm_stats}
         arrays = checkpoint.read_state(store, 0, like, replicated(data_mesh(devices)))
+    except checkpoint.Damaged as error:
+        reporter.say(f"{error}; kept as {checkpoint.set_aside(store, 0).name}, the stage is done again")
+        return None
     finally:
         store.close()
     return Outcome(net, arrays["raw"], arrays["params"], arrays["norm_stats"], ledger)

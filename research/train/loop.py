@@ -58,9 +58,8 @@ def run_stage(
     step_fn, stream = compiled_step(program, mesh), batches(data, batch)
     manager = checkpoint.open_manager(folder / "steps")
     state = initial_state(program, hyper, *start)
-    saved = checkpoint.newest(manager)
-    if saved is not None:
-        state = checkpoint.read_state(manager, saved, state, replicated(mesh))
+    found = checkpoint.restore_latest_good(manager, state, replicated(mesh), bar.reporter.say)
+    saved, state = found or (None, state)
     state, frozen = place(state, replicated(mesh)), place(frozen, replicated(mesh))
     metrics = Metrics(folder / "metrics.jsonl", saved or 0)
     at, pending, clock = saved or 0, [], time.monotonic()

@@ -1,6 +1,7 @@
 """Checkpoints: what is read is what was saved, the newest are kept, shapes are checked."""
 
 import gc
+import shutil
 from pathlib import Path
 
 import jax
@@ -61,6 +62,64 @@ def test_other_shapes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shape"):
         checkpoint.read_state(manager, 0, STATE | {"w": jnp.zeros((5, 6))}, replicated(data_mesh(1)))
     gc.collect()
+    manager.close()
+
+
+def damage(folder: Path, rng: np.random.Generator) -> str:
+    """Truncates, removes or flips one bit of a step's file, the larger the likelier; says what it did."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    sizes = np.array([path.stat().st_size for path in files])
+    path = files[rng.choice(len(files), p=sizes / sizes.sum())]
+    how = ("truncated", "missing", "flipped")[rng.integers(3)]
+    content = bytearray(path.read_bytes())
+    place = int(rng.integers(len(content)))
+    if how == "missing":
+        path.unlink()
+    else:
+        content[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(content[:place] if how == "truncated" else content)
+    return f"{how} {path.relative_to(folder)} at {place}"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax forgets a coroutine
+def test_damage_anywhere_is_never_silently_used(tmp_path: Path) -> None:
+    """30 random places: the newest step is either whole to the bit, or moved aside for the step before."""
+    older = jax.tree.map(lambda leaf: leaf + 1, STATE)
+    manager = checkpoint.open_manager(tmp_path / "whole")
+    checkpoint.save(manager, 1, older, NOTE)
+    checkpoint.save(manager, 2, STATE, NOTE)
+    manager.wait_until_finished()
+    manager.close()
+    rng, used, told = np.random.default_rng(0), [], []
+    for place in range(30):
+        folder = shutil.copytree(tmp_path / "whole", tmp_path / str(place))
+        what = damage(folder / "2", rng)
+        manager = checkpoint.open_manager(folder)
+        found = checkpoint.restore_latest_good(manager, STATE, replicated(data_mesh(1)), told.append)
+        manager.close()
+        assert found is not None, what
+        step, state = found
+        assert same_bits(state, STATE if step == 2 else older), what
+        assert (folder / "damaged-2-0").exists() == (step == 1), what
+        used.append(step)
+        shutil.rmtree(folder)
+        gc.collect()
+    assert used.count(1) == len(told) >= 10  # the rest hit metadata that nothing reads
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_when_every_step_is_damaged_there_is_none(tmp_path: Path) -> None:
+    manager = checkpoint.open_manager(tmp_path)
+    checkpoint.save(manager, 3, STATE, NOTE)
+    manager.wait_until_finished()
+    note = tmp_path / "3" / "note" / "metadata"
+    note.write_text(note.read_text().replace("24", "25"))
+    with pytest.raises(checkpoint.Damaged, match="step 3"):
+        checkpoint.read_note(manager, 3)
+    told: list[str] = []
+    assert checkpoint.restore_latest_good(manager, STATE, replicated(data_mesh(1)), told.append) is None
+    assert len(told) == 1
+    assert "damaged-3-0" in told[0]
     manager.close()
 
 

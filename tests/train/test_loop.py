@@ -128,6 +128,20 @@ def test_without_its_last_checkpoint_it_repeats_what_was_lost(
     assert rows(tmp_path) == unbroken[1]
 
 
+def test_from_a_damaged_checkpoint_it_goes_back_to_the_last_good_one(
+    tmp_path: Path, unbroken: tuple[TrainState, list]
+) -> None:
+    train(tmp_path)
+    files = [path for path in (tmp_path / "steps" / "8" / "state").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    assert same_bits(train(tmp_path), unbroken[0])
+    assert (tmp_path / "steps" / "damaged-8-0").exists()
+    assert rows(tmp_path) == unbroken[1]
+
+
 def test_rows_are_means_of_every_step(tmp_path: Path, unbroken: tuple[TrainState, list]) -> None:
     train(tmp_path, save_every=1)
     losses = [row["loss"] for row in rows(tmp_path)]
