@@ -1,11 +1,15 @@
 """The graph everything after training reads: typed, frozen, hashable nodes over named tensors.
 
 Weights stay outside: a node carries the "/"-joined path of its weight in the parameter dictionary and the
-layout it is read in (`params[path].reshape(kernel_shape)`). Layouts are JAX's: images [N, H, W, C], conv
-kernels [kh, kw, Cin, Cout], depthwise [kh, kw, 1, C], dense [in, out]; biases have one value per last axis.
+layout it is read in (`params[path].reshape(kernel_shape)`). Layouts are JAX's: images [N, H, W, C], conv and
+transposed conv kernels [kh, kw, Cin, Cout] (grouped: Cin / groups), depthwise [kh, kw, 1, C * multiplier],
+dense [in, out] over the last axis; biases have one value per last axis. Any other operand that is a weight is
+the output of a `constant` node, which reads it by the same path. A kernel that is computed from weights (a
+mask times a kernel) is the second input of its layer, whose `kernel` is then None, until it is folded.
 
 To add an operation: name it in `Op`, give its output shape in `shapes.output_shape`, its meaning in
-`interpret`, the jaxpr it comes from in `trace`, and the TFLite operator it becomes in `export`.
+`interpret` (float) and in `exact` and `oracle` (integers), the jaxpr it comes from in `arithmetic`, `layout`,
+`primitives` or `composites`, and the TFLite operator it becomes in `write` and comes from in `read`.
 """
 
 from __future__ import annotations
@@ -20,23 +24,53 @@ from typing import Literal, get_args
 import numpy as np
 
 Op = Literal[
+    "constant",  # no input; `kernel` read as `kernel_shape`
     "conv",
     "depthwise",
+    "transpose_conv",
     "dense",
+    "matmul",  # of two tensors, [..., m, k] @ [..., k, n]
     "add",
+    "sub",
+    "mul",
+    "div",
+    "maximum",
+    "minimum",
+    "prelu",  # inputs: x, slope
     "mean",
     "avg_pool",
     "max_pool",
+    "clamp",
+    "logistic",
+    "tanh",
+    "hard_swish",
+    "leaky_relu",
+    "softmax",  # over the last axis
+    "exp",
+    "sqrt",
+    "rsqrt",
+    "neg",
+    "abs",
+    "square",
     "concat",
     "reshape",
-    "bias",
-    "clamp",  # as traced; `rewrite.fuse` moves them into the node that makes their input
+    "transpose",
+    "pad",
+    "slice",
+    "resize",
+    "depth_to_space",
+    "quantize",  # the same real values in another integer format (or to and from float)
 ]
-Activation = Literal["none", "relu", "relu6"]
+Activation = Literal["none", "relu", "relu6", "relu_n1_to_1"]
 Padding = Literal["SAME", "VALID"]
 Shape = tuple[int, ...]
 
-WEIGHTED: tuple[Op, ...] = ("conv", "depthwise", "dense")
+WEIGHTED: tuple[Op, ...] = ("conv", "depthwise", "transpose_conv", "dense")
+BINARY: tuple[Op, ...] = ("add", "sub", "mul", "div", "maximum", "minimum", "prelu")  # numpy broadcasting
+UNARY: tuple[Op, ...] = (
+    "clamp", "logistic", "tanh", "hard_swish", "leaky_relu", "softmax",
+    "exp", "sqrt", "rsqrt", "neg", "abs", "square", "quantize",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,7 +109,11 @@ class Node:
 
     kernel, bias: paths into the parameters (or names of graph constants), None where there is none.
     kernel_shape: the layout the kernel is read in, () without kernel. strides, dilation, window: (rows,
-    columns); window belongs to pools only. axis: concat only. bounds: (low, high) of a `clamp`.
+    columns); window belongs to pools and is the block of depth_to_space. axis: concat only.
+    axes: reduced by a mean; the permutation of a transpose. spans: of every axis, (before, after) of a pad,
+    (begin, stride) of a slice, where (0, 1) of one entry along the first axis is the whole batch. bounds:
+    (low, high) of a clamp. alpha: slope of leaky_relu, factor before a softmax, value of a pad. mode: of a
+    resize, "bilinear" or "nearest", with "/half_pixel" or "/align_corners" after it.
     """
 
     op: Op
@@ -90,7 +128,11 @@ class Node:
     dilation: tuple[int, int] = (1, 1)
     window: tuple[int, int] = (1, 1)
     axis: int = 0
+    axes: tuple[int, ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
     bounds: tuple[float, float] | None = None
+    alpha: float = 0.0
+    mode: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,11 +177,14 @@ class Graph:
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def macs(self, node: Node) -> int:
-        """Multiply-accumulates of one node for one image; 0 for operations without a kernel."""
+        """Multiply-accumulates of one node for one image; 0 for all but kernels and matmul."""
+        shape = self.shape(node.output)
+        if node.op == "matmul":
+            return prod(shape) * self.shape(node.inputs[0])[-1]
         if node.op not in WEIGHTED:
             return 0
-        positions = prod(self.shape(node.output)[:-1])
-        return positions * prod(node.kernel_shape)
+        counted = self.shape(node.inputs[0]) if node.op == "transpose_conv" else shape
+        return prod(counted[:-1]) * prod(node.kernel_shape)
 
     @property
     def total_macs(self) -> int:

@@ -1,188 +1,151 @@
-"""One small rule per jaxpr primitive: what it adds to the graph. `RULES` is the whole vocabulary.
-
-A rule gets the draft, the traced operands and the parameters of the equation, and returns the traced result.
-It raises ValueError with the reason where the equation is outside what the graph can say; `trace` adds where
-in the user's code that was.
-"""
+"""Rules for the layers: convolutions, products, pools and reductions. `RULES` is the whole vocabulary."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from math import inf, prod
 from types import MappingProxyType
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from research.graph.ir import Node, Padding, Shape
-from research.graph.shapes import window_pads
-from research.graph.values import Draft, Traced, Value, Weight, uniform
+from research.graph import arithmetic, layout
+from research.graph.arithmetic import Attributes, Rule
+from research.graph.ir import Node, Op, Padding, Shape
+from research.graph.layout import reversed_along, seen_as, transposed
+from research.graph.shapes import window_pads, window_size
+from research.graph.values import Draft, Traced, Value
 
-Attributes = Mapping[str, Any]
-Rule = Callable[[Draft, list[Traced], Attributes], Traced]
-
-
-def tensor_of(value: Traced) -> str:
-    """The tensor behind an operand. ValueError for weights, constants and sums that were not yet divided."""
-    if not isinstance(value, Value):
-        raise ValueError("it is applied to a weight or constant, and layers read their weights as they are")
-    if not value.settled:
-        raise ValueError("a sum over H, W must be divided by its count: use jnp.mean or an average pool")
-    return value.tensor
+Pads = Sequence[tuple[int, int]]
+PADDINGS: tuple[Padding, ...] = ("SAME", "VALID")
 
 
-def _padding(sizes: Shape, window: Shape, strides: Shape, dilation: Shape, pads: Any) -> Padding:
-    given = tuple((int(a), int(b)) for a, b in pads)
+def _pads(pads: Any) -> list[tuple[int, int]]:
+    return [(int(a), int(b)) for a, b in pads]
+
+
+def _padding(sizes: Shape, window: Shape, strides: Shape, dilation: Shape, pads: Pads) -> Padding | None:
     spatial = list(zip(sizes, window, strides, dilation, strict=True))
-    for padding in ("SAME", "VALID"):
-        if given == tuple(window_pads(*axis, padding) for axis in spatial):
-            return padding
-    raise ValueError(f"its padding {given} is neither SAME nor VALID")
+    fits = (p for p in PADDINGS if list(pads) == [window_pads(*axis, p) for axis in spatial])
+    return next(fits, None)
 
 
 def _conv(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    source, kernel = tensor_of(operands[0]), operands[1]
-    numbers, groups = attributes["dimension_numbers"], attributes["feature_group_count"]
-    if (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) != ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2)):
-        raise ValueError("its layout is not NHWC images with HWIO kernels")
-    if set(attributes["lhs_dilation"]) != {1} or attributes["batch_group_count"] != 1:
-        raise ValueError("it is a transposed or batch-grouped convolution")
-    image, shape = draft.shapes[source], _view(kernel)
-    if groups not in (1, image[3]):
-        raise ValueError(
-            f"it has {groups} groups for {image[3]} channels, and the graph knows 1 or {image[3]}"
-        )
-    if groups > 1 and shape[3] != image[3]:
-        raise ValueError(f"its depthwise kernel {shape} makes several channels from one")
-    strides, dilation = attributes["window_strides"], attributes["rhs_dilation"]
-    node = Node(
-        "conv" if groups == 1 else "depthwise", (source,), "",
-        kernel=draft.weight(kernel, shape), kernel_shape=shape,
-        strides=tuple(strides), dilation=tuple(dilation),
-        padding=_padding(image[1:3], shape[:2], strides, dilation, attributes["padding"]),
-    )  # fmt: skip
-    return draft.add_node(node)
+    image, kernel, out = attributes["dimension_numbers"]
+    groups, pads = attributes["feature_group_count"], _pads(attributes["padding"])
+    strides, dilation = tuple(attributes["window_strides"]), tuple(attributes["rhs_dilation"])
+    if len(image) != 4 or attributes["batch_group_count"] != 1:
+        raise ValueError("it is not a convolution over two axes, or it groups the batch")
+    x = transposed(draft, Value(draft.read(operands[0])), (image[0], *image[2:], image[1]))
+    weights = transposed(draft, operands[1], (*kernel[2:], kernel[1], kernel[0]))
+    assert isinstance(x, Value)
+    sizes, shape, spread = draft.shape(x), draft.shape(weights), tuple(attributes["lhs_dilation"])
+    if spread == (1, 1):
+        padding = _padding(sizes[1:3], shape[:2], strides, dilation, pads)
+        x = x if padding else draft.pad(x, [(0, 0), *pads, (0, 0)])
+        op: Op = "depthwise" if 1 < groups == sizes[3] else "conv"
+        node = Node(op, (x.tensor,), "", strides=strides, dilation=dilation, padding=padding or "VALID")
+        made = draft.layer(node, weights, shape)
+    elif (strides, dilation, groups) == ((1, 1), (1, 1), 1):
+        made = _transpose_conv(draft, x, weights, spread, pads)
+    else:
+        raise ValueError("it is a transposed convolution with strides, dilation or groups of its own")
+    return transposed(draft, made, tuple(int(a) for a in np.argsort((out[0], *out[2:], out[1]))))
 
 
-def _view(kernel: Traced) -> Shape:
-    if isinstance(kernel, Weight):
-        return kernel.view
-    if isinstance(kernel, np.ndarray):
-        return kernel.shape
-    raise ValueError("its kernel depends on the image")
+def _transpose_conv(draft: Draft, x: Value, kernel: Traced, strides: tuple[int, int], pads: Pads) -> Value:
+    """A convolution of the image with `strides - 1` zeros between its pixels: the kernel runs backwards.
+
+    What is neither SAME nor VALID is cut or padded afterwards.
+    """
+    image, shape = draft.shape(x), draft.shape(kernel)
+    axes = list(zip(image[1:3], shape, strides, pads, strict=False))
+    out = [(size - 1) * s + before + after - k + 2 for size, k, s, (before, after) in axes]
+    rest = [(0, 0)] * 4
+    for padding in PADDINGS:  # of the convolution whose gradient this is
+        if all(
+            (window_pads(o, k, s, 1, padding)[0], window_size(o, k, s, 1, padding)) == (k - 1 - before, size)
+            for o, (size, k, s, (before, _)) in zip(out, axes, strict=True)
+        ):
+            break
+    else:
+        out = [(size - 1) * s + k for size, k, s, _ in axes]
+        rest[1:3] = [(before - k + 1, after - k + 1) for _, k, _, (before, after) in axes]
+    node = Node("transpose_conv", (x.tensor,), "", strides=strides, padding=padding)
+    recorded = (image[0], *out, shape[3])
+    return draft.pad(draft.layer(node, reversed_along(draft, kernel, (0, 1)), shape, recorded), rest)
 
 
-def _dense(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    source, kernel = tensor_of(operands[0]), operands[1]
-    image, shape = draft.shapes[source], _view(kernel)
-    if attributes["dimension_numbers"] != (((len(image) - 1,), (0,)), ((), ())) or len(shape) != 2:
-        raise ValueError("it is not `x @ kernel` with a kernel [in, out]")
-    if len(image) == 4:  # a pointwise convolution, spelled as a product
-        shape = (1, 1, *shape)
-        return draft.add_node(
-            Node(
-                "conv", (source,), "", kernel=draft.weight(kernel, shape), kernel_shape=shape, padding="SAME"
-            )
-        )
-    if len(image) != 2:
-        raise ValueError(f"its input has shape {image}; dense layers take [N, in] or [N, H, W, in]")
-    return draft.add_node(
-        Node("dense", (source,), "", kernel=draft.weight(kernel, shape), kernel_shape=shape)
-    )
-
-
-def _add(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    if all(isinstance(v, Value) for v in operands):
-        first, second = sorted(tensor_of(v) for v in operands)
-        if draft.shapes[first] != draft.shapes[second]:
-            raise ValueError(f"it adds shapes {draft.shapes[first]} and {draft.shapes[second]}")
-        return draft.add_node(Node("add", (first, second), ""))
-    value, bias = operands if isinstance(operands[0], Value) else reversed(operands)
-    source = tensor_of(value)
-    channels = draft.shapes[source][-1:]
-    if isinstance(bias, np.ndarray):
-        if np.broadcast_shapes(bias.shape, draft.shapes[source]) != draft.shapes[source]:
-            raise ValueError(f"it adds a constant of shape {bias.shape}, which repeats the tensor")
-        full = np.broadcast_to(bias, draft.shapes[source]).reshape(-1, *channels)
-        if np.any(full != full[:1]):
-            raise ValueError("it adds a constant that changes from pixel to pixel")
-        bias = full[0]
-        if not bias.any():
-            return value
-    elif isinstance(bias, Weight) and (bias.size, *bias.view[-1:]) != channels * 2:
-        raise ValueError(
-            f"it adds a parameter seen as {bias.view}; a bias has one value for each of {channels[0]}"
-        )
-    node = Node("bias", (source,), "", bias=draft.weight(bias, channels))
-    return draft.add_node(node)
-
-
-def _bound(value: Traced) -> float:
-    number = uniform(value)
-    if number is None:
-        raise ValueError("it compares with something other than one constant number")
-    return number
-
-
-def _clamp(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    low, value, high = operands
-    return draft.clamp(tensor_of(value), _bound(low), _bound(high))
-
-
-def _maximum(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    value, bound = operands if isinstance(operands[0], Value) else reversed(operands)
-    return draft.clamp(tensor_of(value), _bound(bound), inf)
-
-
-def _minimum(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    value, bound = operands if isinstance(operands[0], Value) else reversed(operands)
-    return draft.clamp(tensor_of(value), -inf, _bound(bound))
-
-
-def _scale(draft: Draft, operands: list[Traced], by: Callable[[np.ndarray], np.ndarray]) -> Traced:
-    value, number = operands if isinstance(operands[0], Value) else reversed(operands)
-    if not isinstance(value, Value) or not isinstance(number, np.ndarray):
-        raise ValueError("it scales by something other than a constant")
-    scaled = Value(value.tensor, np.asarray(value.factor * by(number)))
-    if not scaled.settled and value.settled:
-        raise ValueError("it scales a tensor, which the graph has no operation for")
-    return scaled
-
-
-def _divide(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    if not isinstance(operands[0], Value):
-        raise ValueError("it divides by a tensor")
-    return _scale(draft, operands, lambda count: 1.0 / count)
-
-
-def _multiply(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    return _scale(draft, operands, lambda number: number)
+def _product(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
+    """dot_general: a dense layer where one side is fixed, otherwise a matmul, between transposes."""
+    (left, right), (left_batch, right_batch) = attributes["dimension_numbers"]
+    first, second = operands
+    x, y = draft.shape(first), draft.shape(second)
+    fixed = [not isinstance(v, Value) or v.tensor in draft.fixed for v in operands]
+    if fixed[0] and not fixed[1] and not left_batch:  # the image goes first, with the batch in front
+        turned = {"dimension_numbers": ((right, left), ((), ())), "out": ()}
+        count, rank = len(y) - len(right), len(x) + len(y) - 2 * len(left)
+        swapped = _product(draft, [second, first], turned)
+        return transposed(draft, swapped, (*range(count, rank), *range(count)))
+    pairs = sorted(zip(right, left, strict=True))  # the kernel's axes in their order: it is read as it lies
+    right, left = [r for r, _ in pairs], [a for _, a in pairs]
+    rows = [a for a in range(len(x)) if a not in (*left, *left_batch)]
+    columns = [a for a in range(len(y)) if a not in (*right, *right_batch)]
+    batch, high, wide = [x[a] for a in left_batch], [x[a] for a in rows], [y[a] for a in columns]
+    inner, dense = prod(x[a] for a in left), fixed[1] and not left_batch
+    lead = () if dense or batch[:1] == [1] else (1,)
+    kernel = transposed(draft, second, (*right_batch, *right, *columns))
+    kernel = seen_as(draft, kernel, (*lead, *batch, inner, prod(wide)))
+    source = transposed(draft, Value(draft.read(first)), (*left_batch, *rows, *left))
+    source = seen_as(draft, source, (*lead, *batch, *(high if dense and high else (prod(high),)), inner))
+    if dense:
+        made = draft.layer(Node("dense", (draft.read(source),), ""), kernel, (inner, prod(wide)))
+    else:
+        made = draft.add_node(Node("matmul", (draft.read(source), draft.read(kernel)), ""))
+    return draft.reshape(made, (*batch, *high, *wide))
 
 
 def _sum(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    source = tensor_of(operands[0])
-    batch, *shape = draft.shapes[source]
-    if tuple(attributes["axes"]) != (1, 2) or len(shape) != 3:
-        raise ValueError(
-            f"it sums the axes {tuple(attributes['axes'])}; only H, W of [N, H, W, C] have a mean"
-        )
-    count = np.asarray(float(shape[0] * shape[1]))
-    return draft.add(Node("mean", (source,), ""), (batch, shape[2]), count)
+    source, axes = Value(draft.read(operands[0])), sorted(int(a) for a in attributes["axes"])
+    shape = draft.shape(source)
+    axes = [a for a in axes if a or shape[0] != 1]  # one image is its own mean
+    if axes:
+        rest = tuple(s for a, s in enumerate(shape) if a not in axes)
+        mean = Node("mean", (source.tensor,), "", axes=tuple(axes))
+        source = draft.add(mean, rest, np.asarray(float(prod(shape[a] for a in axes))))
+    return draft.reshape(source, attributes["out"])
 
 
-def _pool(draft: Draft, operands: list[Traced], attributes: Attributes, op: Any) -> Traced:
-    source = tensor_of(operands[0])
-    window, strides = attributes["window_dimensions"], attributes["window_strides"]
-    pads, image = attributes["padding"], draft.shapes[source]
+def _maximum(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
+    """The largest entry along some axes: a max pool whose window is all of them."""
+    image, axes = Value(draft.read(operands[0])), sorted(int(a) for a in attributes["axes"])
+    shape = draft.shape(image)
+    if (len(shape), axes) != (4, [1, 2]):
+        image = draft.transpose(image, [*(a for a in range(len(shape)) if a not in axes), *axes])
+        image = draft.reshape(image, (1, prod(attributes["out"]), prod(shape[a] for a in axes), 1))
+    _, rows, columns, _ = draft.shape(image)
+    window = (rows, columns) if axes == [1, 2] and len(shape) == 4 else (1, columns)
+    made = draft.add_node(Node("max_pool", (image.tensor,), "", window=window, strides=window))
+    return draft.reshape(made, attributes["out"])
+
+
+def _pool(draft: Draft, operands: list[Traced], attributes: Attributes, op: Op) -> Traced:
+    window, strides = tuple(attributes["window_dimensions"]), tuple(attributes["window_strides"])
+    x, pads = Value(draft.read(operands[0])), _pads(attributes["padding"])
     dilations = {*attributes["base_dilation"], *attributes["window_dilation"]}
-    outer = [(window[a], strides[a], tuple(pads[a])) for a in (0, -1)]
-    if len(image) != 4 or dilations != {1} or outer != [(1, 1, (0, 0))] * 2:
+    outer = [(window[a], strides[a], pads[a]) for a in (0, -1)]
+    if len(window) != 4 or dilations != {1} or outer != [(1, 1, (0, 0))] * 2:
         raise ValueError("it is not a plain pool over H, W of [N, H, W, C]")
-    padding = _padding(image[1:3], window[1:3], strides[1:3], (1, 1), pads[1:3])
-    node = Node(op, (source,), "", window=tuple(window[1:3]), strides=tuple(strides[1:3]), padding=padding)
+    padding = _padding(draft.shape(x)[1:3], window[1:3], strides[1:3], (1, 1), pads[1:3])
+    if padding is None:
+        clamp = draft.nodes.get(x.tensor)
+        lowest = 0.0 if op == "avg_pool" else clamp.bounds[0] if clamp and clamp.bounds else -inf
+        if lowest == -inf:
+            raise ValueError("its padding is neither SAME nor VALID, and no relu bounds what it pads")
+        x = draft.pad(x, pads, lowest)
+    node = Node(op, (x.tensor,), "", window=window[1:3], strides=strides[1:3], padding=padding or "VALID")
     value = draft.add_node(node)
-    return value if op == "max_pool" else Value(value.tensor, _counts(node, image))
+    return value if op == "max_pool" else Value(value.tensor, _counts(node, draft.shape(x)))
 
 
 def _counts(node: Node, image: Shape) -> np.ndarray:
@@ -196,70 +159,9 @@ def _counts(node: Node, image: Shape) -> np.ndarray:
     return np.asarray(inside[0][None, :, None, None] * inside[1][None, None, :, None], np.float64)
 
 
-def _sum_pool(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    return _pool(draft, operands, attributes, "avg_pool")
-
-
-def _max_pool(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    return _pool(draft, operands, attributes, "max_pool")
-
-
-def _concat(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    inputs = tuple(tensor_of(v) for v in operands)
-    return draft.add_node(Node("concat", inputs, "", axis=int(attributes["dimension"])))
-
-
-def _view_as(draft: Draft, value: Traced, shape: Shape) -> Traced:
-    if isinstance(value, Weight):
-        return value._replace(view=shape)
-    if isinstance(value, Value):
-        return draft.reshape(value, shape)
-    return value.reshape(shape)
-
-
-def _reshape(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    if attributes.get("dimensions") is not None:
-        raise ValueError("it permutes while it reshapes")
-    return _view_as(draft, operands[0], tuple(attributes["new_sizes"]))
-
-
-def _squeeze(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    value = operands[0]
-    shape = draft.shapes[value.tensor] if isinstance(value, Value) else _view(value)
-    gone = {d % len(shape) for d in attributes["dimensions"]}
-    return _view_as(draft, value, tuple(s for i, s in enumerate(shape) if i not in gone))
-
-
-def _broadcast(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    value, shape, axes = operands[0], tuple(attributes["shape"]), tuple(attributes["broadcast_dimensions"])
-    own = draft.shapes[value.tensor] if isinstance(value, Value) else _view(value)
-    if prod(own) == prod(shape):
-        return _view_as(draft, value, shape)
-    channels = (
-        isinstance(value, Weight) and (value.size,) == own[-1:] == shape[-1:] and axes[-1] == len(shape) - 1
-    )
-    if isinstance(value, Weight) and channels:
-        return value._replace(view=shape)
-    raise ValueError("it repeats a tensor or weight")
-
-
-def _keep(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    kind = attributes.get("new_dtype")
-    if kind is not None and not jnp.issubdtype(kind, jnp.floating):
-        raise ValueError(f"it turns a tensor into {kind}")
-    return operands[0]
-
-
-def _name(draft: Draft, operands: list[Traced], attributes: Attributes) -> Traced:
-    if isinstance(operands[0], Value):
-        draft.name(tensor_of(operands[0]), attributes["name"])
-    return operands[0]
-
-
 RULES: Mapping[str, Rule] = MappingProxyType({
-    "conv_general_dilated": _conv, "dot_general": _dense, "add": _add, "add_any": _add,
-    "max": _maximum, "min": _minimum, "clamp": _clamp, "mul": _multiply, "div": _divide,
-    "reduce_sum": _sum, "reduce_window_sum": _sum_pool, "reduce_window_max": _max_pool,
-    "concatenate": _concat, "reshape": _reshape, "squeeze": _squeeze, "broadcast_in_dim": _broadcast,
-    "convert_element_type": _keep, "copy": _keep, "sharding_constraint": _keep, "name": _name,
+    **arithmetic.RULES, **layout.RULES,
+    "conv_general_dilated": _conv, "dot_general": _product, "reduce_sum": _sum, "reduce_max": _maximum,
+    "reduce_window_sum": lambda draft, operands, attributes: _pool(draft, operands, attributes, "avg_pool"),
+    "reduce_window_max": lambda draft, operands, attributes: _pool(draft, operands, attributes, "max_pool"),
 })  # fmt: skip

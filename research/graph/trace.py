@@ -1,7 +1,8 @@
 """From a JAX function to the graph: one abstract trace to a jaxpr, then a walk that names what it finds.
 
 No array is computed: parameters and image may be shapes only. Inner calls (jit, custom_jvp, remat, closed
-calls) are walked as if they were written in place; equations that involve only constants are evaluated.
+calls) are walked as if they were written in place; equations that involve only constants are evaluated; of a
+`lax.platform_dependent` the default is taken, whatever this machine is.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from research.graph.composites import COMPOSITES
 from research.graph.ir import Graph, check
-from research.graph.primitives import RULES, tensor_of
+from research.graph.primitives import RULES
 from research.graph.rewrite import drop_dead, renumber
-from research.graph.values import Draft, Traced, Value, Weight
+from research.graph.values import Comparison, Draft, Traced, Value, Weight
 from research.graph.weights import Params
 
 CALLS = frozenset({
@@ -28,43 +29,43 @@ CALLS = frozenset({
 })  # fmt: skip
 
 ADVICE: Mapping[str, str] = MappingProxyType({
-    "mul": "fold norms and scales into the kernel before tracing (rewrite.fold_norm)",
-    "sub": "fold norms into the kernel before tracing (rewrite.fold_norm)",
-    "div": "fold norms into the kernel before tracing (rewrite.fold_norm)",
-    "rsqrt": "fold norms into the kernel before tracing (rewrite.fold_norm)",
-    "sqrt": "fold norms into the kernel before tracing (rewrite.fold_norm)",
-    "logistic": "use relu or relu6", "tanh": "use relu or relu6", "exp": "use relu or relu6",
-    "erf": "use relu or relu6", "select_n": "use relu or relu6, or select before tracing",
-    "conv_general_dilated": "use an NHWC conv or depthwise conv with padding 'SAME' or 'VALID'",
-    "dot_general": "use x @ kernel with kernel [in, out]",
-    "reduce_max": "use a max pool", "reduce_sum": "use the mean over H and W",
-    "reduce_window": "use nn.max_pool or nn.avg_pool", "pad": "use padding 'SAME' of the next layer",
-    "reduce_window_sum": "use an average pool with padding 'SAME' or 'VALID'",
-    "reduce_window_max": "use a max pool with padding 'SAME' or 'VALID'",
-    "transpose": "keep the layout NHWC", "scan": "unroll it with a Python loop",
-    "while": "unroll it with a Python loop", "cond": "choose the branch before tracing",
-    "add": "add a bias of one value a channel, or two tensors of one shape",
-    "max": "compare with one constant number", "min": "compare with one constant number",
+    name: advice
+    for names, advice in (
+        ("scan while cumsum", "unroll it with a Python loop"), ("reduce_min", "negate, take the maximum, negate"),
+        ("cond platform_index", "choose the branch before tracing, or give platform_dependent a default"),
+        ("sort argmax argmin top_k", "do it on the outputs, after the network"),
+        ("gather dynamic_slice", "take slices at fixed positions and concatenate them"),
+        ("tile scatter scatter-add dynamic_update_slice", "concatenate slices"),
+        ("erf erfc", "use jax.nn.gelu(x, approximate=True), silu or hard_swish"),
+        ("expm1 log1p ne", "use relu, leaky_relu, silu or hard_swish"),
+        ("log sin cos", "compute it before the network, or on its outputs"),
+        ("select_n", "use jnp.where for relu, leaky_relu, PReLU and clip, or with a mask known while tracing"),
+        ("sign round floor convert_element_type", "keep float32: quantisation comes after tracing"),
+        ("random_seed random_wrap random_bits", "pass deterministic=True, or random numbers as parameters"),
+        ("conv_general_dilated", "use a plain, grouped, dilated or transposed conv over H, W with its own kernel"),
+        ("jit", "use jax.image.resize of H, W: nearest by whole factors, bilinear upwards or antialias=False"),
+        ("reduce_window_max reduce_window_sum", "pool H, W with padding 'SAME' or 'VALID', or after a relu"),
+        ("fft complex", "keep real and imaginary parts as channels"), ("name", "give every tensor one name"),
+        ("pad", "use jnp.pad with one constant number"),
+    )
+    for name in names.split()
 })  # fmt: skip
 
-DEFAULT_ADVICE = "use conv, depthwise conv, dense, add, relu, relu6, pools, mean, concatenate or reshape"
+STDLIB = sysconfig.get_paths()["stdlib"]
+DEFAULT_ADVICE = "use the operations that research/graph/ir.py lists"
 
 
-def _where(equation: JaxprEqn) -> str:
-    """file:line (function) of the user's code: the innermost frame outside installed packages."""
-    stdlib = sysconfig.get_paths()["stdlib"]
+def _where(equation: JaxprEqn, around: str) -> str:
+    """file:line (function) of the user's code: the innermost frame outside installed packages, or `around`."""
     frames: tuple[Any, ...] = getattr(equation.source_info.traceback, "frames", ())
     for frame in frames:
-        if "site-packages" not in frame.file_name and not frame.file_name.startswith((stdlib, "<")):
+        if "site-packages" not in frame.file_name and not frame.file_name.startswith((STDLIB, "<")):
             return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
-    return source_info_util.summarize(equation.source_info)
+    return around
 
 
-def _refuse(equation: JaxprEqn, reason: str) -> ValueError:
-    name = equation.primitive.name
-    return ValueError(
-        f"cannot trace {name!r} at {_where(equation)}: {reason}; {ADVICE.get(name, DEFAULT_ADVICE)}"
-    )
+class _Refused(ValueError):
+    """Says what cannot be traced, where and why."""
 
 
 def _inner(equation: JaxprEqn) -> ClosedJaxpr:
@@ -73,15 +74,37 @@ def _inner(equation: JaxprEqn) -> ClosedJaxpr:
             return value
         if isinstance(value, Jaxpr):
             return ClosedJaxpr(value, ())
-    raise _refuse(equation, "it hides its body")
+    raise ValueError("it hides its body")
 
 
 def _constant(equation: JaxprEqn, operands: list[Traced]) -> list[Traced]:
     results = equation.primitive.bind(*(jax.numpy.asarray(v) for v in operands), **equation.params)
-    return [np.asarray(r) for r in (results if equation.primitive.multiple_results else [results])]
+    results = results if equation.primitive.multiple_results else [results]
+    if any(jax.numpy.issubdtype(r.dtype, jax.dtypes.prng_key) for r in results):
+        raise ValueError("it draws random numbers")
+    return [np.asarray(r) for r in results]
 
 
-def _walk(draft: Draft, closed: ClosedJaxpr, operands: list[Traced]) -> list[Traced]:
+def _follow(draft: Draft, equation: JaxprEqn, inputs: list[Traced], place: str) -> list[Traced]:
+    """What one equation makes of its inputs."""
+    name, given = equation.primitive.name, equation.params
+    if name == "platform_index" and None in given["platforms"]:
+        return [np.asarray(given["platforms"].index(None))]
+    if name == "cond" and isinstance(inputs[0], np.ndarray):
+        return _walk(draft, given["branches"][int(inputs[0])], inputs[1:], place)
+    if name in CALLS:
+        recognise = COMPOSITES.get(str(given.get("name"))) if len(inputs) == 1 else None
+        made = recognise(draft, draft.read(inputs[0]), equation) if recognise else None
+        return _walk(draft, _inner(equation), inputs, place) if made is None else [made]
+    if name != "platform_index" and all(isinstance(v, np.ndarray) for v in inputs):
+        return _constant(equation, inputs)
+    if name not in RULES:
+        raise ValueError("the graph has no such operation")
+    found = RULES[name](draft, inputs, {**given, "out": getattr(equation.outvars[0].aval, "shape", ())})
+    return found if isinstance(found, list) else [found]
+
+
+def _walk(draft: Draft, closed: ClosedJaxpr, operands: list[Traced], around: str) -> list[Traced]:
     known: dict[Any, Traced] = dict(zip(closed.jaxpr.invars, operands, strict=True))
     known.update(zip(closed.jaxpr.constvars, (np.asarray(c) for c in closed.consts), strict=True))
 
@@ -89,19 +112,17 @@ def _walk(draft: Draft, closed: ClosedJaxpr, operands: list[Traced]) -> list[Tra
         return np.asarray(atom.val) if isinstance(atom, Literal) else known[atom]
 
     for equation in closed.jaxpr.eqns:
-        inputs = [read(atom) for atom in equation.invars]
-        name = equation.primitive.name
-        if name in CALLS:
-            results = _walk(draft, _inner(equation), inputs)
-        elif all(isinstance(v, np.ndarray) for v in inputs):
-            results = _constant(equation, inputs)
-        elif name in RULES:
-            try:
-                results = [RULES[name](draft, inputs, equation.params)]
-            except ValueError as error:
-                raise _refuse(equation, str(error)) from None
-        else:
-            raise _refuse(equation, "the graph has no such operation")
+        name, place = equation.primitive.name, _where(equation, around)
+        try:
+            results = _follow(draft, equation, [read(atom) for atom in equation.invars], place)
+            for result, variable in zip(results, equation.outvars, strict=True):
+                if not isinstance(result, Comparison) and draft.shape(result) != variable.aval.shape:
+                    raise ValueError(f"the graph would make {draft.shape(result)} of it")
+        except _Refused:
+            raise
+        except ValueError as error:
+            advice = ADVICE.get(name, DEFAULT_ADVICE)
+            raise _Refused(f"cannot trace {name!r} at {place}: {error}; {advice}") from None
         known.update(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in closed.jaxpr.outvars]
 
@@ -110,26 +131,29 @@ def trace(fn: Callable[[Any, Any], Any], params: Params, image: Any) -> Graph:
     """The graph of `fn(params, image)`, unfused.
 
     params: nested dictionary of arrays or ShapeDtypeStructs; the graph knows each by its "/"-joined path.
-    image: array or ShapeDtypeStruct [1, H, W, C]. Tensors marked by `jax.ad_checkpoint.checkpoint_name` carry
-    that name, others are named by operation and position ("conv_3"). Functions that compute the same, in the
-    same order and with the same sites, give graphs with the same `hash`.
+    image: array or ShapeDtypeStruct [1, ...], one image [1, H, W, C] as a rule, or a tuple of them. Tensors
+    marked by `jax.ad_checkpoint.checkpoint_name` carry that name, others are named by operation and position
+    ("conv_3"). Functions that compute the same, in the same order and with the same sites, give graphs with
+    the same `hash`. What follows from parameters alone becomes nodes on `constant` nodes, to be folded later.
     ValueError, with primitive and source line, for what the graph cannot say.
     """
-    if len(image.shape) != 4 or image.shape[0] != 1:
-        raise ValueError(f"trace needs one image [1, H, W, C], got shape {tuple(image.shape)}")
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
     draft = Draft()
-    source = draft.new_tensor(tuple(image.shape))
     operands: list[Traced] = []
-    for path, leaf in leaves:
-        shape = tuple(leaf.shape)
-        operands.append(
-            Weight(jax.tree_util.keystr(path, simple=True, separator="/"), int(np.prod(shape)), shape)
-        )
-    outputs = _walk(draft, jax.make_jaxpr(fn)(params, image), [*operands, Value(source)])
-    if not outputs or not all(isinstance(v, Value) for v in outputs):
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        operands.append(Weight(name, int(np.prod(leaf.shape)), tuple(leaf.shape)))
+    sources = []
+    for leaf in jax.tree.leaves(image):
+        if len(leaf.shape) < 2 or leaf.shape[0] != 1:
+            raise ValueError(f"trace needs one image [1, H, W, C], got shape {tuple(leaf.shape)}")
+        sources.append(draft.new_tensor(leaf.shape))
+    outputs = _walk(
+        draft, jax.make_jaxpr(fn)(params, image), [*operands, *map(Value, sources)], "the function"
+    )
+    made = [draft.read(v) for v in outputs]
+    if not made or any(name in draft.fixed for name in made):
         raise ValueError("an output of the traced function does not depend on the image")
-    graph, _ = drop_dead(draft.graph((source,), tuple(tensor_of(v) for v in outputs)))
+    graph, _ = drop_dead(draft.graph(tuple(sources), tuple(made)))
     graph = renumber(graph)
     check(graph)
     return graph

@@ -26,7 +26,7 @@ class Weights(NamedTuple):
     arrays: Mapping[str, np.ndarray]
 
     def kernel(self, node: Node) -> np.ndarray:
-        """Kernel of a conv, depthwise or dense in the layout of `node.kernel_shape`."""
+        """Kernel of a layer, or the value of a constant, in the layout of `node.kernel_shape`."""
         return self.arrays[str(node.kernel)].reshape(node.kernel_shape)
 
     def bias(self, node: Node) -> np.ndarray:
@@ -39,7 +39,8 @@ def weights_of(graph: Graph, params: Params) -> Weights:
     found = flat_paths(params) | {c.name: c.value for c in graph.constants}
     arrays: dict[str, np.ndarray] = {}
     for node in graph.nodes:
-        for path, size in ((node.kernel, prod(node.kernel_shape)), (node.bias, graph.shape(node.output)[-1])):
+        channels = prod(graph.shape(node.output)[-1:])
+        for path, size in ((node.kernel, prod(node.kernel_shape)), (node.bias, channels)):
             if path is None:
                 continue
             if path not in found:

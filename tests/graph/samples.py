@@ -12,7 +12,43 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from research.graph.interpret import site_values
+from research.graph.ir import Graph
+from research.graph.trace import trace
+
 NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def ops(graph: Graph) -> list[str]:
+    """The operations of a graph in order, without the constants."""
+    return [n.op for n in graph.nodes if n.op != "constant"]
+
+
+def agreed(fn: Any, params: Any, shape: tuple[int, ...], images: int = 2) -> Graph:
+    """The graph of fn(params, x), after every output was seen to be what the function computes.
+
+    Traced from shapes alone; then images [images, ...] are drawn in -2..2, kernels around 0, vectors in 0.5..1.5.
+    """
+
+    def draw(parameter: Any) -> np.ndarray:
+        shape = np.shape(parameter)
+        kernel, vector = (
+            rng.normal(0, max(np.prod(shape[:-1]), 1) ** -0.5, shape),
+            rng.uniform(0.5, 1.5, shape),
+        )
+        return np.asarray(kernel if len(shape) > 1 else vector, np.float32)
+
+    image = jax.ShapeDtypeStruct(shape, jnp.float32)
+    shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(np.shape(p), jnp.float32), params)
+    graph = trace(fn, shapes, image)
+    rng = np.random.default_rng(len(graph.nodes))
+    drawn = jax.tree.map(draw, params)
+    x = rng.uniform(-2.0, 2.0, (images, *shape[1:])).astype(np.float32)
+    outputs = jax.jit(lambda x: [site_values(graph, drawn, x)[name] for name in graph.outputs])(x)
+    for value, truth in zip(outputs, jax.tree.leaves(jax.jit(fn)(drawn, x)), strict=True):
+        assert value.shape == truth.shape
+        np.testing.assert_allclose(value, truth, rtol=1e-5, atol=1e-5 * float(np.abs(truth).max()))
+    return graph
 
 
 class Net(NamedTuple):

@@ -48,6 +48,30 @@ def test_a_depthwise_conv_costs_one_kernel_a_channel() -> None:
     assert graph.macs(node) == 5 * 5 * 8 * 9
 
 
+def test_macs_of_products_and_transposed_convs() -> None:
+    product = Node("matmul", ("a", "b"), "c")
+    spread = Node("transpose_conv", ("x",), "y", "k", (3, 3, 2, 5), strides=(2, 2), padding="SAME")
+    tensors = {"a": (1, 2, 4, 6), "b": (1, 2, 6, 3), "c": (1, 2, 4, 3), "x": (1, 4, 4, 2), "y": (1, 8, 8, 5)}
+    graph = Graph(
+        (product, spread), tuple(Tensor(n, s) for n, s in tensors.items()), ("a", "b", "x"), ("c", "y")
+    )
+    check(graph)
+    assert graph.macs(product) == 2 * 4 * 3 * 6
+    assert graph.macs(spread) == 4 * 4 * 2 * 9 * 5  # every pixel meets every weight
+
+
+def test_a_computed_kernel_is_the_second_input() -> None:
+    kernel = Node("constant", (), "k", "w", (8, 2))
+    layer = Node("dense", ("x", "k"), "y", kernel_shape=(8, 2))
+    tensors = (Tensor("x", (1, 8)), Tensor("k", (8, 2)), Tensor("y", (1, 2)))
+    graph = Graph((kernel, layer), tensors, ("x",), ("y",))
+    check(graph)
+    assert graph.macs(layer) == 16
+    assert parameter_count(graph) == 16
+    with pytest.raises(ValueError, match="as its kernel"):
+        check(replace(graph, nodes=(kernel, replace(layer, kernel_shape=(8, 3)))))
+
+
 def test_a_shared_weight_counts_once() -> None:
     again = replace(HEAD, inputs=("flat",), output="head2")
     graph = replace(GRAPH, nodes=(*GRAPH.nodes, again), tensors=(*TENSORS, Tensor("head2", (1, 6))))
