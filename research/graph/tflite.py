@@ -1,22 +1,20 @@
-"""Writes and reads the TFLite flatbuffer, without TensorFlow: tensors, operators, metadata, bytes.
+"""Writes the TFLite flatbuffer, without TensorFlow: tensors, operators, metadata, bytes.
 
-What the file means (which operator, which layout, which scale) is `export`'s business. Needs the optional
-packages ai-edge-litert and flatbuffers, imported on first use.
+What the file means (which operator, which layout, which scale) is `write`'s business; `flat` reads it. Needs the
+optional packages ai-edge-litert and flatbuffers, imported on first use.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-IDENTIFIER = b"TFL3"
-# What the generated reader runs into when offsets point outside the file or into the wrong object.
-DAMAGE = (struct.error, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
+from research.graph.flat import unpack
 
+IDENTIFIER = b"TFL3"
 MISSING = "needs the optional package {}: pip install '.[npu]'"
 
 
@@ -28,6 +26,16 @@ def schema() -> ModuleType:
         raise ModuleNotFoundError("writing or reading TFLite " + MISSING.format("ai-edge-litert")) from None
     module: ModuleType = schema_py_generated
     return module
+
+
+def _aligned_buffer(module: ModuleType) -> Any:
+    """A BufferT whose data starts at a multiple of 16 bytes, as the schema asks; the generated writer forgets."""
+
+    def pack(self: Any, builder: Any) -> Any:
+        builder.Prep(16, len(self.data))
+        return module.BufferT.Pack(self, builder)
+
+    return type("AlignedBufferT", (module.BufferT,), {"Pack": pack})()
 
 
 class Writer:
@@ -47,12 +55,16 @@ class Writer:
         self._graph.operators = []
         self._model.subgraphs = [self._graph]
         self._codes: dict[tuple[int, int], int] = {}
+        self._buffers: dict[bytes, int] = {}
 
     def _buffer(self, data: bytes) -> int:
-        buffer = self._schema.BufferT()
-        buffer.data = np.frombuffer(data, np.uint8)
-        self._model.buffers.append(buffer)
-        return len(self._model.buffers) - 1
+        """Index of the buffer with these bytes; equal bytes are kept once."""
+        if data not in self._buffers:
+            buffer = _aligned_buffer(self._schema)
+            buffer.data = np.frombuffer(data, np.uint8)
+            self._model.buffers.append(buffer)
+            self._buffers[data] = len(self._model.buffers) - 1
+        return self._buffers[data]
 
     def tensor(
         self, name: str, shape: Sequence[int], dtype: type[np.generic],
@@ -115,31 +127,9 @@ class Writer:
         return bytes(builder.Output())
 
 
-def parse(model: bytes) -> Any:
-    """The model as the object API's ModelT. ValueError for bytes that are no TFLite file of one subgraph."""
-    if len(model) < 8 or model[4:8] != IDENTIFIER:
-        raise ValueError(
-            f"not a TFLite model: {len(model)} bytes without the mark {IDENTIFIER.decode()} at byte 4"
-        )
-    root = schema().ModelT
-    try:
-        parsed = root.InitFromPackedBuf(bytearray(model), 0)
-    except DAMAGE as error:
-        raise ValueError(f"not a TFLite model: its flatbuffer is damaged ({error})") from None
-    if len(parsed.subgraphs or ()) != 1:
-        raise ValueError("only TFLite models of one subgraph can be read")
-    return parsed
-
-
 def read_metadata(model: bytes) -> dict[str, str]:
-    """{name: text} of the metadata entries of a .tflite file. ValueError where it is not one."""
-    parsed = parse(model)
-    return {
-        text(entry.name): bytes(bytearray(parsed.buffers[entry.buffer].data)).decode()
-        for entry in parsed.metadata or ()
-    }
+    """{name: text} of the metadata entries of a .tflite file; what is no UTF-8 is replaced.
 
-
-def text(value: bytes | str) -> str:
-    """A name as the generated reader gives it (bytes or str), as str."""
-    return value.decode() if isinstance(value, bytes) else value
+    ValueError where the bytes are no sound TFLite model (`unpack`).
+    """
+    return {name: data.decode(errors="replace") for name, data in unpack(model).metadata.items()}

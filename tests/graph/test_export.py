@@ -1,5 +1,6 @@
 """The file: same bytes every time, near the float network, 2:4 intact, errors by name."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,16 +11,20 @@ from hypothesis import given, settings
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from research.graph.export import export, file_layout, integer_weights
+from research.graph.export import export, export_float, verify
 from research.graph.inspection import inspect
-from research.graph.integer import tensor_scales
+from research.graph.integer import quantise, tensor_scales
 from research.graph.interpret import interpret_float, observe, site_values
 from research.graph.ir import Graph
+from research.graph.program import Program
 from research.graph.rewrite import fuse
 from research.graph.runtime import run_tflite
 from research.graph.tflite import read_metadata
 from research.graph.trace import trace
 from research.graph.weights import weights_of
+from research.graph.write import write
+from research.npu.chip import U85_128
+from research.npu.referee import referee
 from tests.graph.samples import (
     ACTIVATIONS,
     Net,
@@ -52,7 +57,7 @@ def test_random_networks_run_in_the_runtime(net: Net) -> None:
     graph, images = graph_of(net), net.images(8)
     ranges = observe(graph, net.params, images)
     if any(n.op == "clamp" and n.bounds not in ((0.0, np.inf), (0.0, 6.0)) for n in graph.nodes):
-        with pytest.raises(ValueError, match="only relu and relu6"):
+        with pytest.raises(ValueError, match="in integers TFLite has only relu"):
             export(graph, net.params, ranges)
         return
     real = interpret_float(graph, net.params, images)
@@ -103,7 +108,7 @@ def test_one_layer_equals_the_integer_arithmetic_of_the_specification() -> None:
     ranges = observe(graph, params, images)
     scales = tensor_scales(graph, ranges)
     into, out = scales[graph.inputs[0]], scales[graph.outputs[0]]
-    layer = integer_weights(graph, graph.nodes[-1], weights_of(graph, params), scales, {})
+    layer = quantise(graph, params, ranges).integers[graph.outputs[0]]
     x = into.quantise(images).reshape(50, -1).astype(np.int64) - into.zero_point
     sums = x @ layer.kernel.astype(np.int64) + layer.bias[None, :]
     real = sums * (layer.scale.astype(np.float64) * into.scale)[None, :]
@@ -157,12 +162,6 @@ def test_bias_correction_lowers_the_mean_error() -> None:
         export(graph, kernel, ranges, means={"nowhere": np.ones(3)})
 
 
-def test_layouts_of_the_file() -> None:
-    assert file_layout("conv", np.zeros((3, 5, 2, 7))).shape == (7, 3, 5, 2)
-    assert file_layout("depthwise", np.zeros((3, 5, 1, 7))).shape == (1, 3, 5, 7)
-    assert file_layout("dense", np.zeros((3, 7))).shape == (7, 3)
-
-
 def test_what_is_missing_is_named() -> None:
     net = inverted_residual()
     graph = graph_of(net)
@@ -173,6 +172,69 @@ def test_what_is_missing_is_named() -> None:
         export(graph, {}, ranges)
     with pytest.raises(ValueError, match="'b0/adds', not a tensor"):
         export(graph, net.params, {**ranges, "b0/adds": (0.0, 1.0)})
-    unfused = trace(net.fn, net.params, net.image)
-    with pytest.raises(ValueError, match="fuse the graph"):
-        export(unfused, net.params, observe(unfused, net.params, net.images()))
+
+
+def test_an_unfused_chain_is_near_the_fused_one() -> None:
+    net = inverted_residual()
+    unfused, images = trace(net.fn, net.params, net.image), net.images(8)
+    model = export(unfused, net.params, observe(unfused, net.params, images))
+    assert {"CONV_2D", "ADD", "RELU6"} < {f.op for f in inspect(model)}
+    assert sqnr_db(net.fn(net.params, images), run_tflite(model, images, reference=True)) > 20
+
+
+@given(networks)
+def test_float_files_mean_what_the_graph_means(net: Net) -> None:
+    images = net.images(3)
+    for graph in (graph_of(net), trace(net.fn, net.params, net.image)):
+        wanted = np.asarray(interpret_float(graph, net.params, images))
+        got = run_tflite(export_float(graph, net.params), images, reference=True)
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_every_layer_has_the_bits_it_was_given() -> None:
+    net = inverted_residual()
+    graph, images = graph_of(net), net.images(16)
+    ranges, real = observe(graph, net.params, images), np.asarray(net.fn(net.params, images))
+    noise = {}
+    for name, bits in (("all 8", {}), ("some 16", {"b0/*": 16, "stem": 16}), ("all 16", {"*": 16})):
+        model = export(graph, net.params, ranges, bits=bits)
+        wide = {f.name for f in inspect(model) if f.dtype == "int16" and f.op != "QUANTIZE"}
+        layers = {n.output for n in graph.nodes}
+        some = {"stem", *(n for n in layers if n.startswith("b0/"))}
+        assert wide == {"all 8": set(), "some 16": some, "all 16": layers}[name]
+        noise[name] = sqnr_db(real, run_tflite(model, images, reference=True))
+        assert referee(model, U85_128).cycles > 0
+    assert noise["all 8"] + 1 < noise["some 16"] < noise["all 16"]
+
+
+def test_a_file_that_holds_something_else_is_refused() -> None:
+    net = inverted_residual()
+    graph = graph_of(net)
+    ranges = observe(graph, net.params, net.images())
+    program, floats = quantise(graph, net.params, ranges), weights_of(graph, net.params)
+    model = export(graph, net.params, ranges)
+    verify(program, model, floats)
+
+    def refused(match: str, program: Program = program, asked: dict[str, str] | None = None) -> None:
+        with pytest.raises(ValueError, match=match):
+            verify(program, model, floats, asked)
+
+    refused(r"does not hold 'b0/add' \(add\): it is int8, asked for int16", asked={"b0/add": "int16"})
+    layer = program.integers["stem"]
+    for kernel, match in (
+        (layer.kernel[::-1], "its kernel changed"),
+        (layer.kernel * 0, "its kernel changed"),
+    ):
+        changed = {**program.integers, "stem": layer._replace(kernel=kernel)}
+        refused(rf"'stem' \(conv\): {match}", replace(program, integers=changed))
+    tail, tensor = replace(graph.nodes[-1], output="tail"), replace(graph.tensor("head"), name="tail")
+    renamed = replace(graph, nodes=(*graph.nodes[:-1], tail), tensors=(*graph.tensors, tensor))
+    refused(r"'tail' \(dense\): it is gone", replace(program, graph=renamed))
+    wide = layer.kernel.copy()
+    wide[0, 0, 0, 0] = -128
+    beyond = replace(program, integers={**program.integers, "stem": layer._replace(kernel=wide)})
+    with pytest.raises(ValueError, match="its weights reach from -128 to 127, beyond 127"):
+        verify(beyond, write(beyond), floats)
+    sparse = dict(net.params, head=dict(net.params["head"], kernel=two_of_four(net.params["head"]["kernel"])))
+    with pytest.raises(ValueError, match=r"'head' \(dense\): its 2:4 pattern is gone"):
+        verify(program, model, weights_of(graph, sparse))

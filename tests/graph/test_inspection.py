@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from research.graph.export import export
-from research.graph.inspection import inspect, is_two_of_four, min_zeros_of_four
+from research.graph.inspection import digest, inspect, is_two_of_four, min_zeros_of_four
 from research.graph.interpret import observe
 from research.graph.rewrite import fuse
 from research.graph.trace import trace
+from research.graph.write import file_layout, write
+from tests.graph.cases import CASES, in_integers, program_of, real_values
 from tests.graph.samples import inverted_residual, two_of_four
 
 
@@ -53,6 +55,22 @@ def test_facts_of_an_exported_network() -> None:
     assert all(f.weight_min >= -127 and f.weight_max <= 127 for f in facts)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8", "int16"])
+@pytest.mark.parametrize("name", ["conv", "conv_grouped", "depthwise", "transpose_conv", "dense_rows"])
+def test_facts_of_every_layer_with_weights(name: str, dtype: str) -> None:
+    program, inputs = program_of(CASES[name])
+    if dtype != "float32":
+        program = in_integers(program, real_values(program, inputs), dtype)
+    node, (fact,) = program.graph.nodes[-1], inspect(write(program))
+    kernel = program.params["w/kernel"] if dtype == "float32" else program.integers["y"].kernel
+    stored = file_layout(node.op, kernel)
+    assert (fact.name, fact.dtype, fact.kernel_shape) == ("y", dtype, stored.shape)
+    assert (fact.weight_min, fact.weight_max) == (kernel.min(), kernel.max())
+    assert (fact.weight_bytes, fact.kernel_sha256) == (stored.nbytes, digest(stored))
+    assert fact.input_shapes == (program.graph.shape("x0"),)
+    assert fact.output_shape == program.graph.shape("y")
+
+
 def test_only_models_can_be_inspected() -> None:
-    with pytest.raises(ValueError, match="not a TFLite model"):
+    with pytest.raises(ValueError, match=r"\.tflite"):
         inspect(b"hello, world")

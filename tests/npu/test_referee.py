@@ -5,7 +5,7 @@ import sys
 import flatbuffers
 import pytest
 
-from research.graph.tflite import parse
+from research.graph.tflite import schema
 from research.npu.chip import U55_128, U85_128
 from research.npu.referee import DISABLE, check_disable, referee_foreign
 from research.npu.referee import referee as judge
@@ -62,7 +62,7 @@ def test_a_foreign_file_is_judged_the_same() -> None:
 
 def test_a_file_that_kills_the_compiler_raises_here() -> None:
     """A stride of zero passes the structural check; native code then divides by it."""
-    parsed = parse(hand_network(0, False).model)
+    parsed = schema().ModelT.InitFromPackedBuf(bytearray(hand_network(0, False).model), 0)
     parsed.subgraphs[0].operators[0].builtinOptions.strideW = 0
     builder = flatbuffers.Builder(1 << 16)
     builder.Finish(parsed.Pack(builder), b"TFL3")

@@ -1,0 +1,376 @@
+"""Reads the TFLite flatbuffer without trusting it; no dependency but numpy.
+
+A flatbuffer table starts with a signed offset back to its vtable; the vtable holds the offset of each field
+(0: absent). Field numbers below are those of TensorFlow Lite's schema.fbs, version 3. Whatever the bytes say,
+reading ends after work in proportion to their number: with a `Model` whose every index, size and shape was
+checked, or with one ValueError that says what is damaged.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+MOST_BYTES = 2**30  # of all tensors that are no constants together
+MOST_DENSE = 2**26  # numbers in the constants that are stored sparse
+MOST_VISITS = 2**22  # tables and entries of one file
+RANK = 8
+
+DTYPES = (
+    "float32", "float16", "int32", "uint8", "int64", "string", "bool", "int16", "complex64", "int8", "float64",
+    "complex128", "uint64", "resource", "variant", "uint32", "uint16", "int4", "bfloat16", "int2", "uint4",
+)  # fmt: skip  # TensorType, by number
+_CODES = (
+    "ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE EMBEDDING_LOOKUP FLOOR"
+    " FULLY_CONNECTED HASHTABLE_LOOKUP L2_NORMALIZATION L2_POOL_2D LOCAL_RESPONSE_NORMALIZATION LOGISTIC"
+    " LSH_PROJECTION LSTM MAX_POOL_2D MUL RELU RELU_N1_TO_1 RELU6 RESHAPE RESIZE_BILINEAR RNN SOFTMAX"
+    " SPACE_TO_DEPTH SVDF TANH CONCAT_EMBEDDINGS SKIP_GRAM CALL CUSTOM EMBEDDING_LOOKUP_SPARSE PAD"
+    " UNIDIRECTIONAL_SEQUENCE_RNN GATHER BATCH_TO_SPACE_ND SPACE_TO_BATCH_ND TRANSPOSE MEAN SUB DIV SQUEEZE"
+    " UNIDIRECTIONAL_SEQUENCE_LSTM STRIDED_SLICE BIDIRECTIONAL_SEQUENCE_RNN EXP TOPK_V2 SPLIT LOG_SOFTMAX DELEGATE"
+    " BIDIRECTIONAL_SEQUENCE_LSTM CAST PRELU MAXIMUM ARG_MAX MINIMUM LESS NEG PADV2 GREATER GREATER_EQUAL"
+    " LESS_EQUAL SELECT SLICE SIN TRANSPOSE_CONV SPARSE_TO_DENSE TILE EXPAND_DIMS EQUAL NOT_EQUAL LOG SUM SQRT"
+    " RSQRT SHAPE POW ARG_MIN FAKE_QUANT REDUCE_PROD REDUCE_MAX PACK LOGICAL_OR ONE_HOT LOGICAL_AND LOGICAL_NOT"
+    " UNPACK REDUCE_MIN FLOOR_DIV REDUCE_ANY SQUARE ZEROS_LIKE FILL FLOOR_MOD RANGE RESIZE_NEAREST_NEIGHBOR"
+    " LEAKY_RELU SQUARED_DIFFERENCE MIRROR_PAD ABS SPLIT_V UNIQUE CEIL REVERSE_V2 ADD_N GATHER_ND COS WHERE RANK"
+    " ELU REVERSE_SEQUENCE MATRIX_DIAG QUANTIZE MATRIX_SET_DIAG ROUND HARD_SWISH IF WHILE NON_MAX_SUPPRESSION_V4"
+    " NON_MAX_SUPPRESSION_V5 SCATTER_ND SELECT_V2 DENSIFY SEGMENT_SUM BATCH_MATMUL PLACEHOLDER CUMSUM CALL_ONCE"
+    " BROADCAST_TO RFFT2D CONV_3D IMAG REAL COMPLEX_ABS HASHTABLE HASHTABLE_FIND HASHTABLE_IMPORT HASHTABLE_SIZE"
+    " REDUCE_ALL CONV_3D_TRANSPOSE VAR_HANDLE READ_VARIABLE ASSIGN_VARIABLE BROADCAST_ARGS RANDOM_STANDARD_NORMAL"
+    " BUCKETIZE RANDOM_UNIFORM MULTINOMIAL GELU DYNAMIC_UPDATE_SLICE RELU_0_TO_1"
+)  # BuiltinOperator, by number, without those for StableHLO
+CODES = _CODES.split()
+_QUANTISED = ("int8", "uint8", "int16")
+_VECTOR_OPTIONS = (17, 30)  # ReshapeOptions and SqueezeOptions: their field 0 is a vector
+_SPARSE_INDICES = {1: "<i4", 2: "<u2", 3: "u1"}  # SparseIndexVector: Int32Vector, Uint16Vector, Uint8Vector
+
+
+def damaged(what: str) -> ValueError:
+    """The error for bytes that no writer makes."""
+    return ValueError(f"damaged .tflite: {what}; export it again")
+
+
+class _File:
+    """The bytes, and how much may still be read of them."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.visits, self.dense = data, min(len(data), MOST_VISITS), MOST_DENSE
+
+    def spend(self, visits: int = 0, dense: int = 0) -> None:
+        """Accounts for work; tables of a hostile file may all point at the same bytes."""
+        self.visits, self.dense = self.visits - visits, self.dense - dense
+        if self.visits < 0 or self.dense < 0:
+            raise damaged(f"its tables hold far more than its {len(self.data)} bytes")
+
+    def numbers(self, at: int, code: str) -> tuple[int, ...]:
+        size = struct.calcsize("<" + code)
+        if at < 0 or at + size > len(self.data):
+            raise damaged(f"offset {at} outside {len(self.data)} bytes")
+        return struct.unpack_from("<" + code, self.data, at)
+
+    def table(self, at: int) -> Table:
+        vtable = at - self.numbers(at, "i")[0]
+        size, reach = self.numbers(vtable, "HH")
+        self.spend(4 + size // 2)
+        if size < 4 or size % 2 or reach < 4 or at + reach > len(self.data):
+            raise damaged(f"the table at {at} has {size} and {reach} bytes")
+        fields = self.numbers(vtable + 4, f"{size // 2 - 2}H")
+        if any(field >= reach for field in fields):
+            raise damaged(f"a field of the table at {at} lies outside of it")
+        return Table(self, at, reach, fields)
+
+
+class Table(NamedTuple):
+    """A table inside the file; a field that is absent has its default."""
+
+    file: _File
+    at: int
+    reach: int
+    fields: tuple[int, ...]
+
+    def _offset(self, field: int, size: int) -> int:
+        """Of a field in the table, 0 if absent."""
+        offset = self.fields[field] if field < len(self.fields) else 0
+        if offset + size > self.reach:
+            raise damaged(f"field {field} of the table at {self.at} does not fit into it")
+        return offset
+
+    def _follow(self, field: int) -> int:
+        """Address that an offset field points to, 0 if absent."""
+        offset = self._offset(field, 4)
+        return self.at + offset + self.file.numbers(self.at + offset, "I")[0] if offset else 0
+
+    def number(self, field: int, code: str = "i", default: float = 0) -> float:
+        """A scalar; code: of `struct`."""
+        offset = self._offset(field, struct.calcsize("<" + code))
+        return self.file.numbers(self.at + offset, code)[0] if offset else default
+
+    def integer(self, field: int, code: str = "i", default: int = 0) -> int:
+        """A whole number."""
+        return int(self.number(field, code, default))
+
+    def vector(self, field: int, kind: str) -> np.ndarray:
+        """Numbers of a vector, a view of the file; an absent one is empty. kind: a numpy dtype."""
+        start, dtype = self._follow(field), np.dtype(kind)
+        count = self.file.numbers(start, "I")[0] if start else 0
+        if start + 4 + count * dtype.itemsize > len(self.file.data) + 4 * (not start):
+            raise damaged(f"a vector of {count} items does not fit")
+        self.file.spend(0 if kind == "u1" else count)
+        return np.frombuffer(self.file.data, dtype, count, start + 4) if count else np.zeros(0, dtype)
+
+    def text(self, field: int) -> str:
+        """A string; what is no UTF-8 is replaced."""
+        characters = self.vector(field, "u1")
+        self.file.spend(characters.size)
+        return characters.tobytes().decode("utf-8", errors="replace")
+
+    def table(self, field: int) -> Table | None:
+        """A table that this one points to."""
+        at = self._follow(field)
+        return self.file.table(at) if at else None
+
+    def tables(self, field: int) -> list[Table]:
+        """The tables that a vector points to."""
+        offsets = self.vector(field, "<u4").tolist()
+        first = self._follow(field) + 4
+        return [self.file.table(first + 4 * i + offset) for i, offset in enumerate(offsets)]
+
+
+class Quantisation(NamedTuple):
+    """real = scale * (integer - zero_point), [1] each, or one for each index along `axis`."""
+
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int
+
+
+class Tensor(NamedTuple):
+    """A tensor of the file. data: the numbers of a constant, in `shape`; sparse ones are made dense.
+
+    signature: the shape with -1 where it is open, () if it says nothing. variable: kept from run to run.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    data: np.ndarray | None
+    quantisation: Quantisation | None
+    signature: tuple[int, ...]
+    variable: bool
+
+
+class Operator(NamedTuple):
+    """An operator: indices of its tensors (-1: left out), and its options with their type in the schema (0: none)."""
+
+    code: str
+    custom: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Table | None
+    options_type: int
+    custom_options: bytes
+
+
+class Model(NamedTuple):
+    """A checked file of one subgraph."""
+
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    metadata: Mapping[str, bytes]
+
+
+def _quantisation(table: Table, name: str, shape: Sequence[int]) -> Quantisation | None:
+    scale, zero = table.vector(2, "<f4"), table.vector(3, "<i8")
+    axis = table.integer(6) if len(shape) > 1 else 0  # old converters give a bias the axis of its kernel
+    if table.integer(4, "B"):
+        raise ValueError(f"tensor {name!r} is quantised in blocks; only .tflite scales by axis are read")
+    if not scale.size:
+        return None
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        raise damaged(f"a scale of tensor {name!r} is not a positive number")
+    fits = scale.size == 1 or (0 <= axis < len(shape) and shape[axis] == scale.size)
+    if zero.size != scale.size or not fits:
+        counts = f"{scale.size} scales and {zero.size} zero points along axis {axis}"
+        raise damaged(f"tensor {name!r} {tuple(shape)} has {counts}")
+    return Quantisation(scale, zero, axis)
+
+
+def _sparse_indices(level: Table, kind: int) -> np.ndarray:
+    values = level.table(kind + 1)
+    found = None if values is None else values.vector(0, _SPARSE_INDICES.get(level.integer(kind, "B"), "u1"))
+    return np.zeros(0, np.int64) if found is None else found.astype(np.int64)
+
+
+def _dense(table: Table, values: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A sparse constant as a dense one (SparsityParameters; the format of Kjolstad et al. 2017, "taco").
+
+    The levels are the axes in `order`, then those inside blocks (LiteRT's own reader takes no other order); a dense
+    level visits every index, a compressed one those listed. Followed here is the place of every entry in the dense
+    array, level by level.
+    """
+    broken = damaged(f"the sparse constant {name!r} of {values.size} numbers does not fit {shape}")
+    size, rank, places = prod(shape), len(shape), np.zeros(1, np.int64)
+    table.file.spend(dense=size)
+    order, blocked = table.vector(0, "<i4").tolist(), table.vector(1, "<i4").tolist()
+    levels = table.tables(2)
+    if sorted(order) != list(range(rank + len(set(blocked)))) or len(levels) != len(order):
+        raise broken
+    blocks = {
+        blocked[t - rank]: level.integer(1) for t, level in zip(order, levels, strict=True) if t >= rank
+    }
+    if any(not 0 <= axis < rank or b < 1 or shape[axis] % b for axis, b in blocks.items()):
+        raise broken
+    for t, level in zip(order, levels, strict=True):
+        axis = t if t < rank else blocked[t - rank]
+        block, step = blocks.get(axis, 1), prod(shape[axis + 1 :])
+        count, step = (shape[axis] // block, step * block) if t < rank else (block, step)
+        if level.integer(0, "b") == 0:
+            if places.size * count > size:
+                raise broken
+            places = (places[:, None] + step * np.arange(count)).reshape(-1)
+            continue
+        segments, indices = _sparse_indices(level, 2), _sparse_indices(level, 4)
+        lengths = np.diff(segments)
+        whole = segments.size == places.size + 1 and segments[0] == 0 and segments[-1] == indices.size
+        if not whole or (lengths < 0).any() or ((indices < 0) | (indices >= count)).any():
+            raise broken
+        places = np.repeat(places, lengths) + indices * step
+    if places.size != values.size:
+        raise broken
+    dense = np.zeros(size, values.dtype)
+    dense[places] = values
+    return dense.reshape(shape)
+
+
+def _tensor(table: Table, buffers: Sequence[np.ndarray]) -> Tensor:
+    name, shape = table.text(3), tuple(table.vector(0, "<i4").tolist())
+    if any(s < 0 for s in shape):
+        raise ValueError(f"tensor {name!r} has an unknown dimension: fix the batch size before export")
+    if len(shape) > RANK:
+        raise damaged(f"tensor {name!r} has shape {shape}")
+    kind, buffer = table.integer(1, "b"), table.integer(2, "I")
+    dtype = DTYPES[kind] if 0 <= kind < len(DTYPES) else f"type {kind}"
+    quantised, sparsity = table.table(4), table.table(6)
+    if buffer >= len(buffers):
+        raise damaged(f"tensor {name!r} has buffer {buffer} of {len(buffers)}")
+    data: np.ndarray | None = buffers[buffer] if buffers[buffer].size else None
+    if data is not None:
+        if dtype not in np.sctypeDict:
+            raise ValueError(
+                f"tensor {name!r} is a constant of {dtype}, which is not read from .tflite files"
+            )
+        wanted = prod(shape) * np.dtype(dtype).itemsize
+        if data.size % np.dtype(dtype).itemsize or (sparsity is None and data.size != wanted):
+            raise damaged(f"tensor {name!r} {dtype} {shape} has {data.size} bytes")
+        data = data.view(np.dtype(dtype).newbyteorder("<"))
+        data = data.reshape(shape) if sparsity is None else _dense(sparsity, data, name, shape)
+    quantisation = None if quantised is None else _quantisation(quantised, name, shape)
+    signature = tuple(table.vector(7, "<i4").tolist())
+    return Tensor(name, shape, dtype, data, quantisation, signature, bool(table.number(5, "?")))
+
+
+def _operator(table: Table, codes: Sequence[tuple[str, str]]) -> Operator:
+    code, kind = table.integer(0, "I"), table.integer(3, "B")
+    if code >= len(codes):
+        raise damaged(f"an operator has code {code} of {len(codes)}")
+    options = table.table(4) if kind else None
+    if options is not None and kind in _VECTOR_OPTIONS:
+        options.vector(0, "<i4")
+    table.vector(7, "u1"), table.vector(8, "<i4"), table.table(12)  # read by native code
+    inputs, outputs = (tuple(table.vector(field, "<i4").tolist()) for field in (1, 2))
+    return Operator(*codes[code], inputs, outputs, options, kind, table.vector(5, "u1").tobytes())
+
+
+def _check_order(model: Model) -> None:
+    """Every tensor is made once, before it is read."""
+    count, number = len(model.tensors), 0
+    made = {i for i, t in enumerate(model.tensors) if t.data is not None or t.variable}
+    if len(set(model.inputs)) != len(model.inputs) or made & set(model.inputs):
+        raise damaged("an input of the network is a constant or given twice")
+    made |= set(model.inputs)
+    for number, operator in enumerate(model.operators):
+        if not operator.outputs or any(not 0 <= i < count for i in operator.outputs):
+            raise damaged(f"operator {number} has no output tensor")
+        for i in operator.inputs:
+            if not -1 <= i < count:
+                raise damaged(f"operator {number} ({operator.code}) reads tensor {i} of {count}")
+            if i >= 0 and i not in made:
+                name = model.tensors[i].name
+                raise damaged(
+                    f"operator {number} ({operator.code}) reads {name!r}, which nothing before it makes"
+                )
+        if made & set(operator.outputs) or len(set(operator.outputs)) != len(operator.outputs):
+            raise damaged(f"operator {number} ({operator.code}) makes a tensor that is there already")
+        made |= set(operator.outputs)
+        touched = [model.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
+        scaled = any(t.quantisation for t in touched if t.dtype in _QUANTISED)
+        for tensor in touched:
+            if 0 in tensor.shape or (scaled and tensor.dtype in _QUANTISED and not tensor.quantisation):
+                raise damaged(
+                    f"tensor {tensor.name!r} {tensor.dtype} has shape {tensor.shape} or lost its scale"
+                )
+    if not set(model.outputs) <= made or not model.outputs:
+        raise damaged("an output of the network is never made")
+
+
+def unpack(model: bytes) -> Model:
+    """The checked contents of a .tflite file; constants are views of its bytes.
+
+    TypeError where `model` is not bytes. ValueError, one line, for anything that is not a sound file of one
+    subgraph: offsets and sizes that do not fit, indices out of range, constants whose bytes do not fill their
+    shape, shapes that are open or zero, scales that are not positive or do not fit, tensors read before they are
+    made, more than `MOST_BYTES` of activations.
+    """
+    if not isinstance(model, bytes | bytearray):
+        raise TypeError(f"model must be the bytes of a .tflite file, got {type(model).__name__}")
+    if len(model) < 32 or model[4:8] != b"TFL3":
+        raise ValueError(f"not a .tflite file ({len(model)} bytes, no TFL3 mark): pass the exporter's bytes")
+    file = _File(bytes(model))
+    root = file.table(file.numbers(0, "I")[0])
+    codes = [(max(c.integer(0, "b"), c.integer(3)), c.text(1)) for c in root.tables(1)]
+    named = [(CODES[n] if 0 <= n < len(CODES) else f"BUILTIN_{n}", custom) for n, custom in codes]
+    buffers = [b.vector(0, "u1") for b in root.tables(4)]
+    subgraphs = root.tables(2)
+    if not subgraphs:
+        raise damaged("no subgraph")
+    if len(subgraphs) > 1:
+        raise ValueError(f"the .tflite file has {len(subgraphs)} subgraphs; only files with one can be read")
+    graph, metadata = subgraphs[0], dict[str, bytes]()
+    tensors = tuple(_tensor(t, buffers) for t in graph.tables(0))
+    operators = tuple(_operator(o, named) for o in graph.tables(3))
+    inputs, outputs = (tuple(graph.vector(field, "<i4").tolist()) for field in (1, 2))
+    signed = [entry for s in root.tables(7) for field in (0, 1) for entry in s.tables(field)]
+    ends = *inputs, *outputs, *(e.integer(1, "I") for e in signed)
+    if any(not 0 <= i < len(tensors) for i in ends):
+        raise damaged("an input or output of the network is no tensor")
+    for entry in root.tables(6):
+        if entry.integer(1, "I") >= len(buffers):
+            raise damaged("a metadata entry has no buffer")
+        metadata[entry.text(0)] = buffers[entry.integer(1, "I")].tobytes()
+    found = Model(tensors, operators, inputs, outputs, metadata)
+    _check_order(found)
+    live = [t for t in tensors if t.data is None]
+    total = sum(prod(t.shape) * (np.dtype(t.dtype).itemsize if t.dtype in np.sctypeDict else 1) for t in live)
+    if total > MOST_BYTES:
+        raise ValueError(
+            f"the tensors of this .tflite file take {total} bytes, at most {MOST_BYTES} are allowed"
+        )
+    return found
+
+
+def verify(model: bytes) -> None:
+    """Raises unless native code (LiteRT, Vela) can be trusted with the file's structure. Errors as `unpack`."""
+    unpack(model)
+
+
+def operator_names(model: bytes) -> tuple[str, ...]:
+    """Name of the first output tensor of every operator, in file order. Errors as `unpack`, and for no operator."""
+    found = unpack(model)
+    if not found.operators:
+        raise ValueError("the .tflite file has no operator: nothing to price")
+    return tuple(found.tensors[o.outputs[0]].name for o in found.operators)
