@@ -1,116 +1,101 @@
-"""Rewrites of the graph that keep what it computes: fusion into the producing node, and norm folding.
+"""Rewrites of a graph that keep what it computes: the engine that runs the patterns, and its two doors.
 
-Every pattern is a small function Graph -> (Graph, what it did); `fuse` runs them in order. A tensor with a
-site name is meant to exist as an integer tensor on the device, so no pattern removes one: name the tensor
-after the activation, not before it.
+`fuse` needs the structure only; `optimise` also knows the weights and runs every pattern to a fixed point.
+The result does not depend on the order in which patterns or nodes are tried: patterns of one rank commute,
+those of a lower rank go first, new weights are computed in float64 and named after the node that reads them,
+and the optimised graph is written down in one canonical order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import inf
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from research.graph.ir import WEIGHTED, Activation, Graph, Node, check
+from research.graph import folding, patterns
+from research.graph.folding import fold_norm
+from research.graph.ir import WEIGHTED, Graph, Node, check
+from research.graph.matching import COMMUTATIVE, NEW, Applied, Change, Pattern, Refused, View, ordered
+from research.graph.weights import Params, weights_of
 
-Array = TypeVar("Array", np.ndarray, jax.Array)
+__all__ = [
+    "PATTERNS",
+    "Report",
+    "drop_dead",
+    "fold_constants_only",
+    "fold_norm",
+    "fuse",
+    "optimise",
+    "renumber",
+]
 
-ACTIVATED = (*WEIGHTED, "add")  # operations that apply an activation on their way out, at no cost
+PATTERNS: tuple[Pattern, ...] = (
+    Pattern(patterns.drop_dead, 0), Pattern(patterns.drop_identity, 1), Pattern(patterns.cse, 2),
+    Pattern(patterns.drop_clamp, 1, ("clamp",)), Pattern(patterns.merge_clamps, 4, ("clamp",)),
+    Pattern(patterns.merge_reshapes, 1, ("reshape",)), Pattern(patterns.merge_transposes, 1, ("transpose",)),
+    Pattern(patterns.merge_pads, 1, ("pad",)), Pattern(patterns.merge_concats, 1, ("concat",)),
+    Pattern(folding.fold_constants, 3, (), True), Pattern(patterns.fold_kernel, 3, WEIGHTED),
+    Pattern(patterns.make_hard_swish, 5, ("mul", "div"), True),
+    Pattern(patterns.make_leaky_relu, 5, ("maximum", "minimum"), True),
+    Pattern(patterns.fuse_bias, 6, ("add",)),
+    Pattern(folding.fold_scale_after, 6, ("mul", "div", "neg"), True),
+    Pattern(folding.fold_shift_after, 6, ("add", "sub"), True),
+    Pattern(folding.fold_scale_before, 7, WEIGHTED, True), Pattern(folding.fold_shift_before, 7, WEIGHTED, True),
+    Pattern(folding.merge_constants, 8, ("add", "sub", "mul", "div", "neg"), True),
+    Pattern(folding.multiply_not_divide, 8, ("div",), True),
+    Pattern(patterns.fuse_activation, 9, ("clamp",)), Pattern(patterns.fuse_add_activation, 9, ("clamp",)),
+    Pattern(patterns.fuse_pool_activation, 9, ("clamp",)), Pattern(patterns.swap_pool_relu, 10, ("max_pool",)),
+    Pattern(patterns.fuse_pad, 9, ("conv", "depthwise", "avg_pool", "max_pool")),
+)  # fmt: skip
 
 
-class Applied(NamedTuple):
-    """One use of a pattern: the operation `absorbed` went into the node that now makes `tensor`."""
+class Report(NamedTuple):
+    """What was done, and what still has the shape of a pattern but was refused; tensors by their names before."""
 
-    pattern: str
-    tensor: str
-    absorbed: str
-
-
-Pattern = Callable[[Graph], tuple[Graph, tuple[Applied, ...]]]
+    applied: tuple[Applied, ...]
+    refused: tuple[Refused, ...]
 
 
-def activation_of(bounds: tuple[float, float] | None) -> Activation | None:
-    """The activation that clamps to `bounds` (low, high); None where there is no such activation."""
-    if bounds == (0.0, inf):
-        return "relu"
-    if bounds == (0.0, 6.0):
-        return "relu6"
-    return "none" if bounds == (-inf, inf) else None
-
-
-def _absorb(
-    graph: Graph, pattern: str, merge: Callable[[Node, Node], Node | None]
-) -> tuple[Graph, tuple[Applied, ...]]:
-    """Merges a node into the maker of its only input wherever `merge(maker, node)` gives a node.
-
-    The tensor between the two must be unnamed, read once and not an output of the graph.
-    """
-    reads: dict[str, int] = dict.fromkeys(graph.outputs, 1)
-    for node in graph.nodes:
-        for name in node.inputs:
-            reads[name] = reads.get(name, 0) + 1
-    kept: dict[str, Node] = {}
+def _settle(
+    view: View, tried: Sequence[Pattern], order: np.random.Generator | None = None
+) -> tuple[View, Report]:
+    """Runs patterns until none matches, in graph order or shuffled; then asks each what it refuses."""
     applied: list[Applied] = []
-    for node in graph.nodes:
-        source = node.inputs[0]
-        maker = kept.get(source)
-        free = len(node.inputs) == 1 and reads[source] == 1 and not graph.tensor(source).site
-        merged = merge(maker, node) if maker is not None and free else None
-        if merged is None:
-            kept[node.output] = node
-        else:
-            del kept[source]
-            kept[node.output] = replace(merged, output=node.output)
-            applied.append(Applied(pattern, node.output, node.op))
-    used = {n.output for n in kept.values()} | set(graph.inputs)
-    tensors = tuple(t for t in graph.tensors if t.name in used)
-    return replace(graph, nodes=tuple(kept.values()), tensors=tensors), tuple(applied)
 
+    def shuffled(count: int) -> Sequence[int]:
+        return range(count) if order is None else order.permutation(count).tolist()
 
-def fuse_bias(graph: Graph) -> tuple[Graph, tuple[Applied, ...]]:
-    """conv, depthwise or dense, then a bias: one node with the bias."""
+    def sweep(rank: int) -> bool:
+        nonlocal view
+        names, level, before = list(view.graph._producers), [p for p in tried if p.rank == rank], view
+        for j, i in ((j, i) for j in shuffled(len(names)) for i in shuffled(len(level))):
+            pattern, name = level[i], names[j]
+            node = view.maker(name)
+            answer = pattern.answer(view, node) if node else None
+            if node and isinstance(answer, Change):
+                view = view.apply(node, answer)
+                applied.append(Applied(pattern.name, name, answer.absorbed))
+        return view is not before
 
-    def merge(maker: Node, node: Node) -> Node | None:
-        fits = (
-            node.op == "bias" and maker.op in WEIGHTED and maker.bias is None and maker.activation == "none"
-        )
-        return replace(maker, bias=node.bias) if fits else None
-
-    return _absorb(graph, "fuse_bias", merge)
-
-
-def fuse_activation(graph: Graph) -> tuple[Graph, tuple[Applied, ...]]:
-    """conv, depthwise, dense or add, then a clamp that is a relu or relu6: one node with the activation."""
-
-    def merge(maker: Node, node: Node) -> Node | None:
-        activation = activation_of(node.bounds) if node.op == "clamp" else None
-        fits = activation is not None and maker.op in ACTIVATED and maker.activation == "none"
-        return replace(maker, activation=activation) if fits and activation else None
-
-    return _absorb(graph, "fuse_activation", merge)
+    while any(sweep(rank) for rank in sorted({p.rank for p in tried})):
+        pass
+    answers = [(p.name, node.output, p.answer(view, node)) for node in view.graph.nodes for p in tried]
+    refused = tuple(Refused(name, tensor, why) for name, tensor, why in answers if isinstance(why, str))
+    return view, Report(tuple(applied), refused)
 
 
 def drop_dead(graph: Graph) -> tuple[Graph, tuple[Applied, ...]]:
     """Removes the nodes, tensors and constants that no output depends on."""
-    live = set(graph.outputs)
-    nodes: list[Node] = []
-    for node in reversed(graph.nodes):
-        if node.output in live:
-            live.update(node.inputs)
-            nodes.append(node)
-    weights = {w for n in nodes for w in (n.kernel, n.bias)}
+    live = {n.output for n in ordered(graph._producers, graph.outputs)} | set(graph.inputs)
+    nodes = tuple(n for n in graph.nodes if n.output in live)
+    used = {w for n in nodes for w in (n.kernel, n.bias)}
+    tensors = tuple(t for t in graph.tensors if t.name in live)
+    constants = tuple(c for c in graph.constants if c.name in used)
     dropped = tuple(Applied("drop_dead", n.output, n.op) for n in graph.nodes if n.output not in live)
-    smaller = replace(
-        graph,
-        nodes=tuple(reversed(nodes)),
-        tensors=tuple(t for t in graph.tensors if t.name in live or t.name in graph.inputs),
-        constants=tuple(c for c in graph.constants if c.name in weights),
-    )
-    return smaller, dropped
+    return replace(graph, nodes=nodes, tensors=tensors, constants=constants), dropped
 
 
 def renumber(graph: Graph) -> Graph:
@@ -125,47 +110,80 @@ def renumber(graph: Graph) -> Graph:
             names[node.output] = fresh
     for position, name in enumerate(graph.inputs):
         names.setdefault(name, f"input_{position}")
-    return replace(
-        graph,
-        nodes=tuple(
-            replace(n, inputs=tuple(names[i] for i in n.inputs), output=names[n.output]) for n in graph.nodes
-        ),
-        tensors=tuple(replace(t, name=names[t.name]) for t in graph.tensors),
-        inputs=tuple(names[i] for i in graph.inputs),
-        outputs=tuple(names[o] for o in graph.outputs),
-    )
 
+    def new(old: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(names[name] for name in old)
 
-PATTERNS: tuple[Pattern, ...] = (drop_dead, fuse_bias, fuse_activation)
+    nodes = tuple(replace(n, inputs=new(n.inputs), output=names[n.output]) for n in graph.nodes)
+    tensors = tuple(replace(t, name=names[t.name]) for t in graph.tensors)
+    return replace(graph, nodes=nodes, tensors=tensors, inputs=new(graph.inputs), outputs=new(graph.outputs))
 
 
 def fuse(graph: Graph) -> tuple[Graph, tuple[Applied, ...]]:
-    """Runs every pattern once, in order, then renumbers. The report lists each use, pattern by pattern.
+    """Runs the patterns that need no weights to a fixed point, then renumbers. Fusing twice changes nothing."""
+    view, report = _settle(View(graph), [p for p in PATTERNS if not p.weights])
+    fused = renumber(drop_dead(view.graph)[0])
+    check(fused)
+    return fused, report.applied
 
-    Names in the report are those the tensors had before renumbering. Fusing a fused graph changes nothing.
+
+def _canonical(graph: Graph, weights: Mapping[str, np.ndarray]) -> Graph:
+    """The same graph with operands of commutative operations and nodes in an order that depends on content only.
+
+    Operands come by constancy, depth and a digest of all they depend on, in which a weight counts with six
+    digits of a sum, so that rounding does not show; nodes depth first from the outputs.
     """
-    report: list[Applied] = []
-    for pattern in PATTERNS:
-        graph, applied = pattern(graph)
-        report.extend(applied)
-    graph = renumber(graph)
-    check(graph)
-    return graph, tuple(report)
+    keys = {name: (False, 0, f"input {position}") for position, name in enumerate(graph.inputs)}
+    nodes: dict[str, Node] = {}
+    for node in graph.nodes:
+        inputs = tuple(sorted(node.inputs, key=keys.__getitem__)) if node.op in COMMUTATIVE else node.inputs
+        tensor = graph.tensor(node.output)
+        read = [weights[w].reshape(-1).astype(np.float64) for w in (node.kernel, node.bias) if w is not None]
+        sums = [f"{np.abs(w) @ np.linspace(1, 2, w.size):.6g}" for w in read]
+        plain = replace(node, inputs=(), output=tensor.name if tensor.site else "", kernel=None, bias=None)
+        text = repr((plain, sums, tensor.shape, [keys[i][2] for i in inputs]))
+        depth = 1 + max((keys[i][1] for i in inputs), default=-1)
+        keys[node.output] = node.op == "constant", depth, hashlib.sha256(text.encode()).hexdigest()
+        nodes[node.output] = replace(node, inputs=inputs)
+    final = ordered(nodes, graph.outputs)
+    tensors = tuple(graph.tensor(name) for name in (*graph.inputs, *(n.output for n in final)))
+    return replace(graph, nodes=final, tensors=tensors)
 
 
-def fold_norm(
-    kernel: Array, scale: Array, bias: Array, mean: Array, var: Array, eps: float
-) -> tuple[Array, Array]:
-    """Folds `scale * (y - mean) / sqrt(var + eps) + bias` into the conv, depthwise or dense that makes y.
+def _named(graph: Graph, weights: Mapping[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
+    """Names every new weight after the node that reads it first; the float32 weights the graph reads, by path."""
+    pairs = ((n.output, {"kernel": n.kernel, "bias": n.bias}) for n in graph.nodes)
+    read = [(f"{output}/{kind}", path) for output, paths in pairs for kind, path in paths.items()]
+    names = {path: path for _, path in read if path and not path.startswith(NEW)}
+    for name, path in read:
+        if path and path not in names:
+            while name in names.values():
+                name += "+"
+            names[path] = name
+    known, constants = names.get, {c.name for c in graph.constants}
+    nodes = tuple(replace(n, kernel=known(n.kernel or ""), bias=known(n.bias or "")) for n in graph.nodes)
+    params = {name: weights[path].astype(np.float32) for path, name in names.items() if path not in constants}
+    return replace(graph, nodes=nodes), params
 
-    kernel: [..., C] with output channels last (HWIO, [k, k, 1, C] or [in, out]); the others [C]; numpy or
-    JAX arrays. Returns (kernel', bias') of the same shapes. ValueError where the channel counts differ.
+
+def optimise(
+    graph: Graph,
+    params: Params,
+    tried: Sequence[Pattern] = PATTERNS,
+    order: np.random.Generator | None = None,
+) -> tuple[Graph, dict[str, np.ndarray], Report]:
+    """Runs every pattern to a fixed point; returns the canonical graph, the weights it reads by path, and a report.
+
+    params: nested or flat, as the graph names them. `order` shuffles what is tried first: the result has the same
+    `hash` (weights agree to float32 rounding). ValueError for missing or ill-sized weights, as `weights_of`.
     """
-    channels = kernel.shape[-1:]
-    for name, value in (("scale", scale), ("bias", bias), ("mean", mean), ("var", var)):
-        if value.shape != channels:
-            raise ValueError(
-                f"fold_norm: {name} has shape {value.shape}, the kernel has {channels[0]} channels"
-            )
-    factor = scale / (var + eps) ** 0.5
-    return kernel * factor.reshape((1,) * (kernel.ndim - 1) + channels), bias - mean * factor
+    view, report = _settle(View(graph, weights_of(graph, params).arrays), tried, order)
+    final = renumber(drop_dead(_canonical(view.graph, view.weights))[0])
+    result, weights = _named(final, view.weights)
+    check(result)
+    return result, weights, report
+
+
+def fold_constants_only(graph: Graph, params: Params) -> tuple[Graph, dict[str, np.ndarray], Report]:
+    """The unfused graph with its constant arithmetic done (norms become a mul and an add), as `optimise` returns it."""
+    return optimise(graph, params, [p for p in PATTERNS if p.name in ("drop_dead", "fold_constants")])
