@@ -43,7 +43,14 @@ _CODES = (
     " BUCKETIZE RANDOM_UNIFORM MULTINOMIAL GELU DYNAMIC_UPDATE_SLICE RELU_0_TO_1"
 )  # BuiltinOperator, by number, without those for StableHLO
 CODES = _CODES.split()
-_QUANTISED = ("int8", "uint8", "int16")
+_WHOLE = ("int8", "uint8", "int16")
+_ALIKE = frozenset({  # operators whose tensors of numbers are all of one type
+    "ABS", "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "DEPTH_TO_SPACE", "DIV", "EXP", "EXPAND_DIMS", "HARD_SWISH",
+    "LEAKY_RELU", "LOGISTIC", "MAXIMUM", "MAX_POOL_2D", "MEAN", "MINIMUM", "MUL", "NEG", "PACK", "PAD", "PADV2",
+    "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "RSQRT",
+    "SLICE", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQRT", "SQUARE", "SQUEEZE", "STRIDED_SLICE", "SUB",
+    "TANH", "TRANSPOSE", "UNPACK",
+})  # fmt: skip
 _VECTOR_OPTIONS = (17, 30)  # ReshapeOptions and SqueezeOptions: their field 0 is a vector
 _SPARSE_INDICES = {1: "<i4", 2: "<u2", 3: "u1"}  # SparseIndexVector: Int32Vector, Uint16Vector, Uint8Vector
 
@@ -270,6 +277,13 @@ def _tensor(table: Table, buffers: Sequence[np.ndarray]) -> Tensor:
         data = data.view(np.dtype(dtype).newbyteorder("<"))
         data = data.reshape(shape) if sparsity is None else _dense(sparsity, data, name, shape)
     quantisation = None if quantised is None else _quantisation(quantised, name, shape)
+    if quantisation is not None and data is None and dtype in _WHOLE:
+        limits, zero = np.iinfo(dtype), quantisation.zero_point
+        wild = (abs(np.log2(quantisation.scale)) > 120) | (zero < limits.min) | (zero > limits.max)
+        if wild.any():
+            raise damaged(
+                f"tensor {name!r} has scale {quantisation.scale[0]:g}, zero point {zero[0]} or others as wild"
+            )
     signature = tuple(table.vector(7, "<i4").tolist())
     return Tensor(name, shape, dtype, data, quantisation, signature, bool(table.number(5, "?")))
 
@@ -284,6 +298,24 @@ def _operator(table: Table, codes: Sequence[tuple[str, str]]) -> Operator:
     table.vector(7, "u1"), table.vector(8, "<i4"), table.table(12)  # read by native code
     inputs, outputs = (tuple(table.vector(field, "<i4").tolist()) for field in (1, 2))
     return Operator(*codes[code], inputs, outputs, options, kind, table.vector(5, "u1").tobytes())
+
+
+def _check_formats(number: int, operator: Operator, touched: Sequence[Tensor]) -> None:
+    """What native kernels take for granted of the tensors of an operator."""
+    what, quantised = (
+        f"operator {number} ({operator.code})",
+        any(t.quantisation for t in touched if t.dtype in _WHOLE),
+    )
+    for tensor in touched:
+        if 0 in tensor.shape or (quantised and tensor.dtype in _WHOLE and not tensor.quantisation):
+            raise damaged(
+                f"{what} meets {tensor.name!r} {tensor.dtype}, whose shape {tensor.shape} or scale is lost"
+            )
+    kinds = {t.dtype for t in touched if t.dtype in (*_WHOLE, "float16", "float32")}
+    if (operator.code in _ALIKE and len(kinds) > 1) or (
+        -1 in operator.inputs[:2] and "LSTM" not in operator.code
+    ):
+        raise damaged(f"{what} mixes {', '.join(sorted(kinds))} or lacks an input")
 
 
 def _check_order(model: Model) -> None:
@@ -307,13 +339,9 @@ def _check_order(model: Model) -> None:
         if made & set(operator.outputs) or len(set(operator.outputs)) != len(operator.outputs):
             raise damaged(f"operator {number} ({operator.code}) makes a tensor that is there already")
         made |= set(operator.outputs)
-        touched = [model.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
-        scaled = any(t.quantisation for t in touched if t.dtype in _QUANTISED)
-        for tensor in touched:
-            if 0 in tensor.shape or (scaled and tensor.dtype in _QUANTISED and not tensor.quantisation):
-                raise damaged(
-                    f"tensor {tensor.name!r} {tensor.dtype} has shape {tensor.shape} or lost its scale"
-                )
+        _check_formats(
+            number, operator, [model.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
+        )
     if not set(model.outputs) <= made or not model.outputs:
         raise damaged("an output of the network is never made")
 

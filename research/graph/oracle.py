@@ -29,7 +29,8 @@ def _concat(node: Node, shape: Shape, *xs: np.ndarray) -> np.ndarray:
 
 def _slice(node: Node, shape: Shape, x: np.ndarray) -> np.ndarray:
     for axis, ((begin, stride), count) in enumerate(zip(node.spans, shape, strict=True)):
-        x = np.take(x, begin + stride * np.arange(count if axis or count > 1 else len(x)), axis)
+        whole = (axis, begin, stride, count) == (0, 0, 1, 1)  # the batch
+        x = np.take(x, begin + stride * np.arange(len(x) if whole else count), axis)
     return x
 
 

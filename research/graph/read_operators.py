@@ -40,7 +40,7 @@ def _padding(number: int) -> Padding:
 def _window(s: Step, x: Value, window: Sequence[int], dilation: tuple[int, int] = (1, 1)) -> dict[str, Any]:
     """Padding (field 0) and strides (1, 2) of a window. ValueError for sizes below 1 or far beyond the image."""
     shape, strides = s.shape(x), (s.option(2), s.option(1))
-    if len(shape) != 4 or min(*window, *strides, *dilation) < 1:
+    if len(shape) != 4 or len(window) != 2 or min(*window, *strides, *dilation) < 1:
         raise ValueError(
             f"its window {tuple(window)}, strides {strides}, dilation {dilation} do not fit {shape}"
         )

@@ -14,7 +14,7 @@ from jax import lax
 from research import nets
 from research.graph.groups import Channels, channel_groups, channels, remove_channels
 from research.graph.interpret import interpret_float
-from research.graph.ir import Graph, Node, Tensor
+from research.graph.ir import Graph, Node, Op, Tensor
 from research.graph.rewrite import fuse
 from research.graph.trace import trace
 from research.graph.weights import weights_of
@@ -158,14 +158,17 @@ def test_a_flatten_repeats_a_channel_for_every_pixel() -> None:
     assert "b1/project" not in {g.name for g in channel_groups(fuse(trace(net.fn, net.params, net.image))[0])}
 
 
-def graph_of(op: str, fill: float = 0.0) -> Graph:
+def graph_of(op: Op, fill: float = 0.0) -> Graph:
     """1x1 conv to 4 channels, this operation, 1x1 conv to 2."""
-    made = {"softmax": {"alpha": 1.0}, "pad": {"spans": ((0, 0), (1, 1), (0, 0), (0, 0)), "alpha": fill}}
+    made: dict[str, dict[str, Any]] = {
+        "softmax": {"alpha": 1.0},
+        "depth_to_space": {"window": (2, 2)},
+        "pad": {"spans": ((0, 0), (1, 1), (0, 0), (0, 0)), "alpha": fill},
+    }
     sizes = {"depth_to_space": (1, 8, 8, 1), "pad": (1, 6, 4, 4)}.get(op, (1, 4, 4, 4))
-    window = {"window": (2, 2)} if op == "depth_to_space" else {}
     nodes = (
         Node("conv", ("x",), "a", kernel="a", kernel_shape=(1, 1, 3, 4)),
-        Node(op, ("a",), "m", **made.get(op, {}), **window),
+        Node(op, ("a",), "m", **made.get(op, {})),
         Node("conv", ("m",), "y", kernel="y", kernel_shape=(1, 1, sizes[3], 2)),
     )
     shapes = {"x": (1, 4, 4, 3), "a": (1, 4, 4, 4), "m": sizes, "y": (*sizes[:3], 2)}
@@ -175,7 +178,7 @@ def graph_of(op: str, fill: float = 0.0) -> Graph:
 @pytest.mark.parametrize(
     ("op", "fill"), [("softmax", 0.0), ("depth_to_space", 0.0), ("logistic", 0.0), ("pad", 1.0)]
 )
-def test_channels_that_are_mixed_or_leave_a_constant_stay(op: str, fill: float) -> None:
+def test_channels_that_are_mixed_or_leave_a_constant_stay(op: Op, fill: float) -> None:
     assert channels(graph_of(op, fill)) == ()
     assert [g.size for g in channels(graph_of("pad"))] == [4]
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from research.graph.integer import (
     FIXED,
     SAME_SCALE,
-    Affine,
     affine,
     channel_scales,
     correct_bias,
@@ -21,9 +20,9 @@ from research.graph.integer import (
     tensor_scales,
 )
 from research.graph.interpret import interpret_float, observe
-from research.graph.ir import Graph, Node, Tensor
+from research.graph.ir import Graph, Node, Op, Tensor
 from research.graph.operators import CLAMPS
-from research.graph.program import Program
+from research.graph.program import Affine, Program
 from research.graph.rewrite import fuse
 from research.graph.runtime import run_raw
 from research.graph.trace import trace
@@ -278,7 +277,7 @@ IMAGE = {"x": np.random.default_rng(0).uniform(-3, 2, (4, 3, 3, 2)).astype(np.fl
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("op", ["logistic", "tanh"])
-def test_a_fixed_scale_that_meets_others_is_converted(op: str, bits: int) -> None:
+def test_a_fixed_scale_that_meets_others_is_converted(op: Op, bits: int) -> None:
     graph = graph_of([Node(op, ("x",), "s"), Node("concat", ("s", "x"), "y", axis=3)], "x")
     program = quantise(graph, {}, observe(graph, {}, IMAGE["x"]), bits={"*": bits})
     holds_together(program)
@@ -315,7 +314,7 @@ def test_constants_are_repeated_in_the_formats_of_their_readers() -> None:
         Node("mul", ("x", "c"), "m"),
         Node("add", ("m", "c"), "y"),
     ]
-    graph, params = graph_of(nodes, "x"), {"c": np.float32([0.0, -0.7])}
+    graph, params = graph_of(nodes, "x"), {"c": np.asarray([0.0, -0.7], np.float32)}
     ranges = {"x": (-3.0, 2.0), "m": (-2.0, 2.5), "y": (-3.0, 3.0)}
     program = quantise(graph, params, ranges, bits={"y": 16})
     assert [n.op for n in program.graph.nodes] == ["constant", "mul", "quantize", "constant", "add"]
