@@ -16,6 +16,7 @@ from research.npu import blocks, memory
 from research.npu.blocks import Block
 from research.npu.chip import Chip
 from research.npu.cycles import Cycles, op_cycles
+from research.npu.lowering import lower, on_host
 from research.npu.rounding import EXACT, SMOOTH, Rounding
 from research.npu.table import ADD, FREE, LayerTable
 
@@ -24,7 +25,7 @@ _STARTUP_CYCLES = 1000.0  # waits below this are taken as noise by the compiler
 
 
 class Cost(NamedTuple):
-    """The price of one network; `ms` is a scalar, all else float32 [L], one entry a layer."""
+    """The price of one network; `ms` is a scalar, all else float32 [L], one entry a row of the table."""
 
     ms: jax.Array
     cycles: jax.Array
@@ -39,6 +40,7 @@ class Cost(NamedTuple):
     scale_bytes: jax.Array  # biases and multipliers, in flash
     macs: jax.Array  # multiply-accumulates executed: half of a layer's where it runs as 2:4
     runs_sparse: jax.Array  # 1: the layer runs as 2:4 (a fraction where `sparse` is one)
+    host_cycles: jax.Array  # of `cycles`, those of the CPU: a guess, where the compiler counts nothing
 
 
 @partial(jax.jit, static_argnames=("chip", "straight_through"))
@@ -52,14 +54,22 @@ def cost(table: LayerTable, chip: Chip, *, straight_through: bool = False) -> Co
         slope inside a step of the staircase too. Without it the gradient is that of the staircase.
     """
     rounding = SMOOTH if straight_through else EXACT
-    dense = _variant(table, chip, rounding, sparse=False)
-    if not chip.sparse_2_4:
-        return _finish(dense, table, chip, jnp.zeros_like(table.sparse))
-    half = _variant(table, chip, rounding, sparse=True)
-    takes = _takes_sparse(dense, half, table, chip)
-    share = jnp.where(takes, table.sparse, 0.0)
-    mixed = jax.tree.map(lambda a, b: a + share * (b - a), dense, half)
-    return _finish(mixed, table, chip, share)
+    work = lower(table, chip, rounding)
+    dense = _variant(work, chip, rounding, sparse=False)
+    share, mixed = jnp.zeros_like(table.sparse), dense
+    if chip.sparse_2_4:
+        half = _variant(work, chip, rounding, sparse=True)
+        share = jnp.where(_takes_sparse(dense, half, work, chip), table.sparse, 0.0)
+        mixed = jax.tree.map(lambda a, b: a + share * (b - a), dense, half)
+    once = _finish(mixed, work, chip)
+    fields = {name: value * work.repeats for name, value in once.items()}
+    return Cost(
+        ms=jnp.sum(fields["cycles"]) / chip.cycles_per_ms,
+        **fields,
+        macs=table.layer_macs * (1 - share / 2),
+        runs_sparse=share,
+        host_cycles=jnp.where(on_host(table, chip), fields["cycles"], 0.0),
+    )
 
 
 class _Variant(NamedTuple):
@@ -94,7 +104,8 @@ def _takes_sparse(dense: _Variant, half: _Variant, table: LayerTable, chip: Chip
     return blocks.whole_kernel(table) & (half.cycles.op <= dense.cycles.op) & (a <= b)
 
 
-def _finish(work: _Variant, table: LayerTable, chip: Chip, share: jax.Array) -> Cost:
+def _finish(work: _Variant, table: LayerTable, chip: Chip) -> dict[str, jax.Array]:
+    """The fields of `Cost`, [L], of one of the `repeats` of every row."""
     op, enc, repeats = work.cycles.op, work.encoded, work.repeats
     sram, flash = chip.sram, chip.flash
     fetch = jnp.where(enc.total > 0, enc.total / flash.bytes_per_cycle + flash.read_latency_cycles, 0.0)
@@ -109,26 +120,23 @@ def _finish(work: _Variant, table: LayerTable, chip: Chip, share: jax.Array) -> 
     npu = jnp.where(buffered, waits, op)
 
     moved = jnp.maximum(enc.weights - jnp.where(slack > 0, ahead * enc.total, 0.0), 0.0)
-    flash_bytes = jnp.where(buffered, moved + enc.scales * repeats, enc.total * repeats)
+    flash_bytes = jnp.where(buffered, moved + enc.scales * repeats, enc.total * repeats) + table.constant
     sram_bytes = work.sram_read + work.sram_write + jnp.where(buffered, moved + enc.weights * repeats, 0.0)
     sram_cycles = sram_bytes / sram.bytes_per_cycle
     flash_cycles = flash_bytes / flash.bytes_per_cycle
     cycles = jnp.maximum(npu, jnp.maximum(sram_cycles, flash_cycles))
-    return Cost(
-        ms=jnp.sum(cycles) / chip.cycles_per_ms,
-        cycles=cycles,
-        npu_cycles=npu,
-        mac_cycles=work.cycles.mac,
-        output_cycles=work.cycles.output,
-        sram_cycles=sram_cycles,
-        flash_cycles=flash_cycles,
-        sram_bytes=sram_bytes,
-        flash_bytes=jnp.where(buffered, enc.weights + enc.scales * repeats, flash_bytes),
-        weight_bytes=enc.weights,
-        scale_bytes=enc.scales,
-        macs=table.layer_macs * (1 - share / 2),
-        runs_sparse=share,
-    )
+    return {
+        "cycles": cycles,
+        "npu_cycles": npu,
+        "mac_cycles": work.cycles.mac,
+        "output_cycles": work.cycles.output,
+        "sram_cycles": sram_cycles,
+        "flash_cycles": flash_cycles,
+        "sram_bytes": sram_bytes,
+        "flash_bytes": jnp.where(buffered, enc.weights + enc.scales * repeats + table.constant, flash_bytes),
+        "weight_bytes": enc.weights,
+        "scale_bytes": enc.scales,
+    }
 
 
 def _last_slice(op: jax.Array, fetch: jax.Array, ahead: jax.Array, thinnest: jax.Array) -> jax.Array:

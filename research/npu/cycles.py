@@ -1,4 +1,4 @@
-"""Cycles of the MAC array and of the output stage for one layer, given the block it works in.
+"""Cycles of the MAC array and of the output stage for one lowered layer, given the block it works in.
 
 After `EstimateMacCyclesPerBlock`, `EstimateMacOpCycles`, `EstimateElementwiseCycles` and
 `EstimateAOCyclesPerElement` in `ethos_u85_performance.cpp` and `ethos_u55_performance.cpp` of
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from research.npu.blocks import Block, whole_kernel
 from research.npu.chip import Chip
+from research.npu.lowering import LOOKUP_CYCLES, stored
 from research.npu.memory import block_transfer_cycles
 from research.npu.rounding import Rounding
 from research.npu.table import ADD, AVG_POOL, DEPTHWISE, FREE, MAX_POOL, LayerTable
@@ -124,14 +125,15 @@ def _by_bits(pair: tuple[float, float], layer: LayerTable) -> jax.Array:
 
 
 def _output_cycles(layer: LayerTable, chip: Chip) -> jax.Array:
-    """Output-stage cycles an element, [L]; an add that rides along takes its own pass."""
+    """Output-stage cycles an element, [L]; adds that ride along take their own passes."""
     usual, max_pool = _by_bits(chip.output_cycles, layer), _by_bits(chip.max_pool_cycles, layer)
     own = jnp.where(layer.op == MAX_POOL, max_pool, usual)
-    riding = layer.carries_add if chip.chains_adds else jnp.zeros_like(own)
-    return own + riding * _by_bits(chip.add_cycles, layer)
+    if not chip.chains_adds:
+        return jnp.where(layer.bits == 8, jnp.maximum(own, LOOKUP_CYCLES * layer.carries_lookup), own)
+    return own + layer.carries_add * _by_bits(chip.add_cycles, layer)
 
 
 def _add_cycles(layer: LayerTable, chip: Chip, rounding: Rounding) -> jax.Array:
-    elements = layer.oh * layer.ow * jnp.where(layer.plain_out > 0, layer.oc, rounding.up(layer.oc, 16.0))
+    elements = stored(layer, rounding) * layer.rate
     alone = 1 - layer.carried if chip.chains_adds else jnp.ones_like(elements)
     return alone * _by_bits(chip.add_cycles, layer) * elements

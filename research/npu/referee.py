@@ -14,7 +14,7 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from research.npu import flatbuffer
+from research.graph.flat import operator_names
 from research.npu.chip import Chip
 from research.npu.verdict import Verdict, read
 
@@ -38,7 +38,7 @@ def referee(model: bytes, chip: Chip, disable: tuple[str, ...] = ()) -> Verdict:
       RuntimeError: the compiler refused the network.
     """
     disable = check_disable(disable)
-    names = flatbuffer.operator_names(model)
+    names = operator_names(model)
     regor = _regor()
     try:
         with _silence():
@@ -67,17 +67,20 @@ def referee_foreign(
       TimeoutError: no answer within `timeout_s` seconds.
     """
     check_disable(disable)
-    flatbuffer.operator_names(model)
+    operator_names(model)
     context = multiprocessing.get_context("spawn")
-    receive, send = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(send, bytes(model), chip, disable), daemon=True)
+    ours, theirs = context.Pipe()
+    child = context.Process(target=_child, args=(theirs, chip, disable), daemon=True)
     child.start()
-    send.close()
+    theirs.close()
     try:
-        if not receive.poll(timeout_s):
+        ours.send(
+            bytes(model)
+        )  # not as an argument: a start with more than a pipe holds hangs if the child dies
+        if not ours.poll(timeout_s):
             raise TimeoutError(f"the compiler gave no answer within {timeout_s:g} s: raise timeout_s")
-        answer = receive.recv()
-    except EOFError:
+        answer = ours.recv()
+    except (EOFError, ConnectionError):
         child.join()
         raise ValueError(
             f"the compiler died on this file (exit code {child.exitcode}): it is not a sound .tflite"
@@ -86,7 +89,7 @@ def referee_foreign(
         if child.is_alive():
             child.terminate()
         child.join()
-        receive.close()
+        ours.close()
     if isinstance(answer, Exception):
         raise answer
     return answer
@@ -106,13 +109,13 @@ def check_disable(disable: Sequence[str]) -> tuple[str, ...]:
     return tuple(disable)
 
 
-def _child(send: Any, model: bytes, chip: Chip, disable: tuple[str, ...]) -> None:
+def _child(pipe: Any, chip: Chip, disable: tuple[str, ...]) -> None:
     try:
-        answer: Verdict | Exception = referee(model, chip, disable)
+        answer: Verdict | Exception = referee(pipe.recv(), chip, disable)
     except (ValueError, RuntimeError, ModuleNotFoundError) as error:
         answer = error
-    send.send(answer)
-    send.close()
+    pipe.send(answer)
+    pipe.close()
 
 
 def _regor() -> types.ModuleType:

@@ -1,25 +1,36 @@
-"""A network as the cost model reads it: one row a layer, numbers only, so that it has gradients."""
+"""A network as the cost model reads it: one row an operation, numbers only, so that it has gradients.
 
+A row says what is computed; what that becomes on a chip is `lowering`. Which operations run inside another one
+is `riding`.
+"""
+
+from collections.abc import Mapping
+from math import isqrt, log2, prod
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.graph.ir import Graph, Node
+from research.graph.ir import BINARY, Graph, Node, Op, Shape
+from research.npu.riding import RELAYOUT, copied_share, riders
 
-CONV, DEPTHWISE, DENSE, ADD, MAX_POOL, AVG_POOL, MEAN, FREE = range(8)
-_CODES = {
-    "conv": CONV,
-    "depthwise": DEPTHWISE,
-    "dense": DENSE,
-    "add": ADD,
-    "max_pool": MAX_POOL,
-    "avg_pool": AVG_POOL,
-    "mean": MEAN,
-    "concat": FREE,  # its producers write straight into the joined tensor
-    "reshape": FREE,
-}
+(
+    CONV, DEPTHWISE, DENSE, ADD, MAX_POOL, AVG_POOL, MEAN,
+    TRANSPOSE_CONV, MATMUL, MUL, COMPARE, DIV, PRELU, SOFTMAX, RESIZE, LOOKUP, COPY, TRANSPOSE, PAD,
+    HOST,  # the compiler leaves it to the CPU
+    FREE,
+) = range(21)  # fmt: skip
+_CODES: Mapping[Op, int] = {
+    "conv": CONV, "depthwise": DEPTHWISE, "dense": DENSE, "transpose_conv": TRANSPOSE_CONV, "matmul": MATMUL,
+    "add": ADD, "sub": ADD, "neg": ADD, "mul": MUL, "square": MUL, "div": DIV, "prelu": PRELU,
+    "maximum": COMPARE, "minimum": COMPARE, "abs": COMPARE, "softmax": SOFTMAX, "mean": MEAN,
+    "max_pool": MAX_POOL, "avg_pool": AVG_POOL, "resize": RESIZE, "depth_to_space": HOST, "sqrt": HOST,
+    "clamp": COPY, "logistic": LOOKUP, "tanh": LOOKUP, "hard_swish": LOOKUP, "leaky_relu": LOOKUP, "exp": LOOKUP,
+    "rsqrt": LOOKUP, "quantize": COPY, "concat": COPY, "reshape": COPY, "slice": COPY, "transpose": TRANSPOSE,
+    "pad": PAD, "constant": FREE,
+}  # fmt: skip
+_HALF_PIXEL_WINDOW = 3.3  # a window that costs what Ethos-U55 takes for its four depthwise passes
 
 # Encoded bytes a weight at an int8 standard deviation of 32: least squares over 670 layers encoded by
 # ethos-u-vela 5.2.0 (see `weights.encoded_bytes_per_weight`).
@@ -28,9 +39,11 @@ SPARSE_BYTES = 0.62
 
 
 class LayerTable(NamedTuple):
-    """All fields are float32 [L], one entry a layer in the order of execution.
+    """All fields are float32 [L], one entry an operation in the order of execution.
 
     Widths `ic` and `oc`, fraction `sparse` and the two byte fields may be any real number and have gradients.
+    A grouped layer has the channels of one group and `repeats` its number. `kh` and `kw` of a resize are its
+    window, those of a mean its reach.
     """
 
     op: jax.Array  # CONV .. FREE; a FREE row costs nothing (padding)
@@ -47,22 +60,28 @@ class LayerTable(NamedTuple):
     sparse: jax.Array  # 1: the weights satisfy 2:4
     dense_bytes_per_weight: jax.Array  # encoded, where sparse = 0
     sparse_bytes_per_weight: jax.Array  # encoded, where sparse = 1
-    carries_add: jax.Array  # 1: an add can ride on this layer's output stage
-    carried: jax.Array  # 1: an add that can ride on the layer before it
+    carries_add: jax.Array  # element-wise operations that can ride on this layer's output stage
+    carries_lookup: jax.Array  # 1: a table of values is looked up in this layer's output stage
+    carried: jax.Array  # 1: an operation that can ride on one before it
     plain_in: jax.Array  # 1: the input is laid out NHWC (not in bricks of 16 channels)
     plain_out: jax.Array
+    repeats: jax.Array  # times the row runs: groups, matrices of a batch
+    constant: jax.Array  # elements of a constant second operand, 0 for a number
+    rate: jax.Array  # cycles an element of an element-wise pass, in those of an add
 
     @property
     def weights(self) -> jax.Array:
-        """Weights of each layer, [L]."""
+        """Weights of each layer, [L], in one of its `repeats`."""
         full = self.kh * self.kw * self.ic * self.oc
-        has = (self.op == CONV) | (self.op == DENSE)
+        has = (self.op == CONV) | (self.op == DENSE) | (self.op == TRANSPOSE_CONV)
         return jnp.where(has, full, jnp.where(self.op == DEPTHWISE, self.kh * self.kw * self.oc, 0.0))
 
     @property
     def layer_macs(self) -> jax.Array:
         """Multiply-accumulates of each layer, [L], zeros of 2:4 counted."""
-        return self.weights * self.oh * self.ow
+        pixels = jnp.where(self.op == TRANSPOSE_CONV, self.ih * self.iw, self.oh * self.ow)
+        each = self.weights + jnp.where(self.op == MATMUL, self.ic * self.oc, 0.0)
+        return each * pixels * self.repeats
 
     @property
     def macs(self) -> jax.Array:
@@ -71,18 +90,18 @@ class LayerTable(NamedTuple):
 
 
 def layer_table(graph: Graph, *, bits: int = 8) -> LayerTable:
-    """The rows of a fused graph, float32 [number of nodes] each, in the order of `layer_names`.
+    """The rows of a graph, float32 [number of nodes] each, in the order of `layer_names`.
 
     The weights are dense except where 2:4 holds by shape (one or two input channels); `with_kernels` or
     `_replace(sparse=...)` changes it.
 
     Raises:
-      ValueError: an operation that is not priced yet, an unfused bias or clamp, `bits` other than 8 and 16.
+      ValueError: `bits` other than 8 and 16.
     """
     if bits not in (8, 16):
         raise ValueError(f"activations have 8 or 16 bits, got {bits}")
-    carriers = _carriers(graph)
-    rows = [_row(graph, node, float(bits), carriers) for node in graph.nodes]
+    riding = riders(graph)
+    rows = [_row(graph, node, float(bits), riding) for node in graph.nodes]
     return LayerTable(*(jnp.asarray(column, jnp.float32) for column in np.array(rows, np.float32).T))
 
 
@@ -101,49 +120,105 @@ def pad(table: LayerTable, length: int) -> LayerTable:
     return LayerTable(*(jnp.concatenate(pair) for pair in zip(table, fill, strict=True)))
 
 
-def _row(graph: Graph, node: Node, bits: float, carriers: dict[str, str]) -> tuple[float, ...]:
-    if node.op not in _CODES:
-        hint = "fuse the graph first" if node.op in ("bias", "clamp") else f"priced are {', '.join(_CODES)}"
-        raise ValueError(f"layer {node.output!r}: operation {node.op!r} has no price; {hint}")
-    if node.dilation != (1, 1) or node.strides[0] != node.strides[1]:
-        raise ValueError(f"layer {node.output!r}: dilation and unequal strides are not priced yet")
-    source, target = graph.shape(node.inputs[0]), graph.shape(node.output)
-    ih, iw, ic = _hwc(source)
-    oh, ow, oc = _hwc(target)
-    kh, kw = node.kernel_shape[:2] if node.op in ("conv", "depthwise") else node.window
+def _row(graph: Graph, node: Node, bits: float, riding: Mapping[str, str]) -> tuple[float, ...]:
+    source = graph.shape(node.inputs[0]) if node.inputs else node.kernel_shape
+    target, name = graph.shape(node.output), node.output
+    (ih, iw, ic), (oh, ow, oc) = _hwc(source), _hwc(target)
+    op, stride = _CODES[node.op], max(node.strides)
+    window = node.kernel_shape[:2] if node.op in ("conv", "depthwise", "transpose_conv") else node.window
+    kh, kw = (_reach(k, d) for k, d in zip(window, node.dilation, strict=True))
+    share, rate, repeats = 1.0, 1.0, 1
     if node.op == "mean":
-        kh, kw = ih, iw
-    if node.op == "dense":
-        ih, iw, ic, oh, ow, oc = 1, 1, source[-1], 1, 1, target[-1]
-    by_shape = node.op == "conv" and ic <= 2
+        kh, kw = rows, columns = _reduced(node, source)
+        oh, ow, oc, op = ih // rows, iw // columns, ic, HOST if len(source) - 1 in node.axes else op
+    elif node.op == "conv":
+        repeats = ic // node.kernel_shape[2]
+        ic, oc = ic // repeats, oc // repeats
+    elif node.op == "depthwise" and ic == 1:
+        op = CONV
+    elif node.op == "depthwise":
+        repeats, oc = oc // ic, ic
+    elif node.op == "dense":
+        oh, ow = (ih, iw) if len(source) == 4 else _split(prod(source[:-1]))
+        ih, iw = oh, ow
+    elif node.op == "matmul":
+        repeats = prod(target[:-2])
+        oh, ow, ih, iw = 1, target[-2], 1, target[-2]
+    elif node.op == "resize":
+        op, kh, kw = _resized(node, source, target)
+    elif op in (COPY, PAD):
+        share = copied_share(graph, node)
+    elif op == TRANSPOSE:
+        rate = 1.0 if node.axes[-1] == len(source) - 1 else 2.0
+    if node.op == "quantize" and (node.inputs[0] in graph.inputs or name in graph.outputs):
+        op = HOST  # from or to float
+    op, share = (op, share) if share else (FREE, 1.0)
+    if op == HOST:
+        oh, ow, oc = max((ih, iw, ic), (oh, ow, oc), key=prod)
+    by_shape = op == CONV and ic <= 2
+    rides = [_CODES[graph.node_of(rider).op] for rider, base in riding.items() if base == name]
     return (
-        _CODES[node.op], oh, ow, oc, ih, iw, ic, kh, kw, node.strides[0], bits,
+        op, oh * share, ow, oc, ih * share, iw, ic, kh, kw, stride, bits,
         float(by_shape), DENSE_BYTES, DENSE_BYTES if by_shape else SPARSE_BYTES,
-        float(node.output in carriers.values()), float(node.output in carriers),
-        float(_plain(graph, node.inputs[0])), float(_plain(graph, node.output)),
+        sum(c in (ADD, MUL, COMPARE, TRANSPOSE) for c in rides), float(LOOKUP in rides), float(name in riding),
+        float(not node.inputs or _plain(graph, node.inputs[0])), float(_plain(graph, name)),
+        repeats, _constant_operand(graph, node), rate,
     )  # fmt: skip
 
 
-def _hwc(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    return (shape[1], shape[2], shape[3]) if len(shape) == 4 else (1, 1, shape[-1])
+def _hwc(shape: Shape) -> tuple[int, int, int]:
+    """Rows, columns and channels of a tensor of any rank: the last axes, leading ones joined to the rows."""
+    padded = (1, 1, 1, *shape)
+    return prod(padded[:-2]), padded[-2], padded[-1]
+
+
+def _split(pixels: int) -> tuple[int, int]:
+    """(rows, columns) of an image of so many pixels, as square as it can be."""
+    rows = next(r for r in range(isqrt(pixels), 0, -1) if pixels % r == 0)
+    return rows, pixels // rows
+
+
+def _reach(kernel: int, dilation: int) -> float:
+    """Kernel with the zeros that a dilation writes into it; the chip itself steps over every second pixel."""
+    return (kernel - 1) * (dilation // 2 if dilation % 2 == 0 else dilation) + 1
+
+
+def _reduced(node: Node, shape: Shape) -> tuple[int, int]:
+    """Rows and columns that a mean sums up."""
+    from_end = {len(shape) - axis for axis in node.axes}
+    rows, columns, _ = _hwc(shape)
+    return rows if max(from_end) > 2 else 1, columns if 2 in from_end else 1
+
+
+def _resized(node: Node, source: Shape, target: Shape) -> tuple[int, float, float]:
+    """(op, window): bilinear by a power of two sees as many pixels as it makes, nearest one."""
+    corners = int("align_corners" in node.mode)
+    ratio = [(target[a] - corners) / max(source[a] - corners, 1) for a in (1, 2)]
+    if source[1:3] == (1, 1) or node.mode.startswith("nearest"):
+        return RESIZE, 1.0, 1.0
+    if ratio[0] < 1 or ratio[1] < 1 or any(log2(r) % 1 for r in ratio):
+        return HOST, 1.0, 1.0
+    half = _HALF_PIXEL_WINDOW if "half_pixel" in node.mode else 0.0
+    return RESIZE, max(ratio[0], half), max(ratio[1], half)
+
+
+def _constant_operand(graph: Graph, node: Node) -> int:
+    made = {other.output: other for other in graph.nodes if other.op == "constant"}
+    sizes = [prod(made[name].kernel_shape) for name in node.inputs if name in made and node.op in BINARY]
+    return sum(size for size in sizes if size > 1)
 
 
 def _plain(graph: Graph, name: str) -> bool:
-    """Graph inputs and outputs and both sides of a reshape are laid out NHWC, all else in bricks."""
+    """Graph inputs and outputs and both sides of a change of layout are laid out NHWC, all else in bricks."""
     makers = [node for node in graph.nodes if node.output == name]
-    touches_reshape = any(node.op == "reshape" for node in (*graph.consumers(name), *makers))
-    return name in graph.inputs or name in graph.outputs or touches_reshape
+    changes = any(node.op in RELAYOUT for node in (*graph.consumers(name), *makers))
+    return name in graph.inputs or name in graph.outputs or changes
 
 
-def _carriers(graph: Graph) -> dict[str, str]:
-    """{add: the last weighted layer that feeds it}, where that layer feeds nothing else."""
-    order = {node.output: index for index, node in enumerate(graph.nodes)}
-    out = {}
-    for node in graph.nodes:
-        made = [name for name in node.inputs if name in order]
-        if node.op != "add" or not made:
-            continue
-        last = max(made, key=order.__getitem__)
-        if graph.node_of(last).op in ("conv", "depthwise", "dense") and len(graph.consumers(last)) == 1:
-            out[node.output] = last
-    return out
+def ungrouped(table: LayerTable) -> LayerTable:
+    """The same network with every element-wise operation in a pass of its own, as with the compiler's `Grouping`
+    disabled; activations still run in the layer before them."""
+    chained = (table.op == ADD) | (table.op == MUL) | (table.op == COMPARE)
+    return table._replace(
+        carries_add=jnp.zeros_like(table.carries_add), carried=jnp.where(chained, 0.0, table.carried)
+    )

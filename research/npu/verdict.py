@@ -59,7 +59,7 @@ class Verdict:
 def read(result: Any, names: tuple[str, ...], chip: Chip) -> Verdict:
     """The verdict in the compiler's result; `names` are those of the file's operators, in file order."""
     perf = result.perf_report
-    memories = {memory.memoryName: memory for memory in _values(perf.memories)}
+    peak = {memory.memoryName: memory.peakUsage for memory in _values(perf.memories)}
     tables: dict[str, list[Row]] = {
         name: [dict(zip(table.header, row, strict=True)) for row in table.data]
         for name, table in result.opt_database.tables.items()
@@ -68,8 +68,8 @@ def read(result: Any, names: tuple[str, ...], chip: Chip) -> Verdict:
         chip=chip.name,
         ms=perf.totalCycles / chip.cycles_per_ms,
         cycles=float(perf.totalCycles),
-        sram_kb=memories["Sram"].peakUsage / 1024,
-        flash_kb=memories["OffChipFlash"].peakUsage / 1024,
+        sram_kb=peak.get("Sram", 0) / 1024,  # absent where nothing runs on the NPU
+        flash_kb=peak.get("OffChipFlash", 0) / 1024,
         weights_kb_encoded=perf.encodedWeights / 1024,
         macs=float(perf.macCount),
         cpu_ops=int(perf.cpuOps),

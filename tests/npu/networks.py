@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from research.graph.export import export
-from research.graph.ir import Activation, Graph, Node, Op, Tensor
+from research.graph.ir import WEIGHTED, Activation, Graph, Node, Op, Shape, Tensor
+from research.graph.shapes import output_shape
 from research.npu.blocks import Block
 from research.npu.table import CONV, LayerTable
 
@@ -83,6 +84,19 @@ class Sketch:
         self.nodes.append(Node("dense", (source,), name, f"{name}/kernel", (inputs, width), f"{name}/bias"))
         return name
 
+    def op(self, op: Op, *sources: str, name: str = "", recorded: Shape = (), **attributes: Any) -> str:
+        """Any operation; kernels get a path. `recorded`: the shape, where the operation leaves it open."""
+        name = name or f"{op}_{len(self.nodes)}"
+        if op in (*WEIGHTED, "constant"):
+            attributes["kernel"] = f"{name}/kernel"
+        node = Node(op, sources, name, **attributes)
+        self.shapes[name] = output_shape(node, tuple(self.shapes[s] for s in sources), recorded)
+        self.nodes.append(node)
+        return name
+
+    def constant(self, *shape: int) -> str:
+        return self.op("constant", kernel_shape=shape)
+
     def graph(self, output: str) -> Graph:
         tensors = tuple(Tensor(name, shape, True) for name, shape in self.shapes.items())
         return Graph(tuple(self.nodes), tensors, ("image",), (output,))
@@ -111,14 +125,17 @@ def with_weights(graph: Graph, *, sparse: bool = False, seed: int = 0) -> Networ
         if node.kernel is None:
             continue
         kernel = rng.normal(0, 0.1, node.kernel_shape).astype(np.float32)
-        prunes = sparse and node.op != "depthwise" and node.kernel_shape[-2] > 2
+        prunes = sparse and node.op not in ("depthwise", "constant") and node.kernel_shape[-2] > 2
         params[node.kernel] = prune_2_4(kernel) if prunes else kernel
-        params[str(node.bias)] = rng.normal(0, 0.1, node.kernel_shape[-1]).astype(np.float32)
+        if node.bias is not None:
+            params[node.bias] = rng.normal(0, 0.1, node.kernel_shape[-1]).astype(np.float32)
     return Network(graph, params, exported(graph, params))
 
 
 def exported(graph: Graph, params: dict[str, np.ndarray]) -> bytes:
-    return export(graph, params, {tensor.name: (-3.0, 3.0) for tensor in graph.tensors})
+    """int8, one scale for all tensors but the output of a prelu, which the compiler then has to rescale."""
+    low = {tensor.name: -2.0 if tensor.name.startswith("prelu") else -3.0 for tensor in graph.tensors}
+    return export(graph, params, {name: (value, 3.0) for name, value in low.items()})
 
 
 HAND_NETS = (
@@ -159,6 +176,13 @@ def rows(*layers: dict[str, float]) -> LayerTable:
     """A table from layers given as fields; the rest is a dense int8 1x1 convolution inside a network."""
     plain = dict.fromkeys(LayerTable._fields, 0.0)
     plain |= {"op": CONV, "oh": 16, "ow": 16, "oc": 64, "ih": 16, "iw": 16, "ic": 64, "kh": 1, "kw": 1}
-    plain |= {"stride": 1, "bits": 8, "dense_bytes_per_weight": 1.0, "sparse_bytes_per_weight": 0.62}
+    plain |= {
+        "stride": 1,
+        "bits": 8,
+        "repeats": 1,
+        "rate": 1,
+        "dense_bytes_per_weight": 1.0,
+        "sparse_bytes_per_weight": 0.62,
+    }
     full = [plain | layer for layer in layers]
     return LayerTable(*(jnp.asarray([layer[name] for layer in full], jnp.float32) for name in plain))

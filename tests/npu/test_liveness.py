@@ -33,6 +33,29 @@ def test_a_reshape_makes_no_tensor() -> None:
     assert sram_peak_kb(sketch.graph("out")) == 8 * 8 * (16 + 24) / 1024
 
 
+def test_constants_lie_in_flash_and_passes_overwrite() -> None:
+    sketch = Sketch((8, 8, 16))
+    x = sketch.op("mul", sketch.unit("conv", "image", "a", 32), sketch.constant(8, 8, 32))
+    sketch.unit("conv", sketch.op("hard_swish", x), "out", 16)
+    assert sram_peak_kb(sketch.graph("out")) == 8 * 8 * (16 + 32) / 1024
+
+
+def test_slices_share_their_source_and_pads_take_it_in() -> None:
+    sketch = Sketch((8, 8, 16))
+    a = sketch.unit("conv", "image", "a", 16)
+    part = sketch.op("slice", a, spans=((0, 1),) * 4, recorded=(1, 4, 8, 16))
+    wide = sketch.op("pad", sketch.unit("conv", part, "b", 16), spans=((0, 0), (2, 2), (0, 0), (0, 0)))
+    graph = sketch.graph(sketch.pool("max_pool", wide, "out"))
+    assert sram_peak_kb(graph) == 8 * 8 * (16 + 16) / 1024
+
+
+def test_a_softmax_needs_its_exponentials_twice() -> None:
+    sketch = Sketch((16, 16, 32))
+    y = sketch.op("reshape", sketch.unit("conv", "image", "a", 32), recorded=(1, 256, 32))
+    net = with_weights(sketch.graph(sketch.op("softmax", y, alpha=1.0)))
+    assert sram_peak_kb(net.graph) == pytest.approx(referee(net.model, U85_128).sram_kb, rel=0.05)
+
+
 @pytest.mark.parametrize("chip", [U85_128, U55_128], ids=lambda chip: chip.name)
 def test_hand_networks_are_close_to_the_compiler(chip: Chip) -> None:
     for index in range(3):

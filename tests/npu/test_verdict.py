@@ -7,7 +7,7 @@ from research.npu.chip import U55_128, U85_128
 from research.npu.referee import referee
 from research.npu.table import layer_names
 from research.npu.verdict import sparse_reason
-from tests.npu.networks import Network, exported, hand_graph, hand_network, with_weights
+from tests.npu.networks import Network, Sketch, exported, hand_graph, hand_network, with_weights
 
 WIDE = hand_graph(32, 16, ((128, 64, 3, 1), (128, 64, 3, 1)), 64)
 
@@ -76,3 +76,17 @@ def test_an_unknown_layer_lists_the_known() -> None:
     verdict = referee(hand_network(0, False).model, U85_128)
     with pytest.raises(KeyError, match="there are stem"):
         verdict.layer("steam")
+
+
+def test_an_operator_of_many_parts_and_one_for_the_cpu() -> None:
+    sketch = Sketch((8, 8, 16))
+    soft = sketch.op("softmax", sketch.unit("conv", "image", "a", 16), alpha=1.0, name="soft")
+    net = with_weights(sketch.graph(sketch.op("depth_to_space", soft, window=(2, 2), name="host")))
+    verdict = referee(net.model, U85_128)
+    assert [layer.name for layer in verdict.layers] == ["a", "soft", "host"]
+    assert sum(layer.cycles for layer in verdict.layers) == verdict.cycles
+    assert (verdict.cpu_ops, verdict.layer("host").op, verdict.layer("host").cycles) == (1, "Passthrough", 0)
+    alone = Sketch((8, 8, 16))
+    alone.op("depth_to_space", "image", window=(2, 2), name="host")
+    nothing = referee(with_weights(alone.graph("host")).model, U85_128)
+    assert (nothing.cycles, nothing.sram_kb, nothing.cpu_ops) == (0, 0, 1)
