@@ -134,7 +134,9 @@ def affine(name: str, dtype: str, quantisation: Quantisation | None) -> Affine:
     scale, zero = float(quantisation.scale[0]), int(quantisation.zero_point[0])
     low, high = (0, 0) if dtype == "int16" else LIMITS[dtype]
     if not (low <= zero <= high and 2.0**-60 < scale < 2.0**60):  # products and quotients stay finite
-        raise ValueError(f"tensor {name!r} of the .tflite file is {dtype} with scale {scale:g}, zero point {zero}")
+        raise ValueError(
+            f"tensor {name!r} of the .tflite file is {dtype} with scale {scale:g}, zero point {zero}"
+        )
     return Affine(scale, zero, cast(DType, dtype))
 
 

@@ -61,7 +61,9 @@ def tangle(seed: int, length: int = 20, integers: bool = False) -> Graph:
         shape: Shape = {"conv": (size, size, 4, 4), "depthwise": (size, size, 1, 4), "dense": (4, 4)}[op]
         kernel, path = weight(rng.normal(0, 0.5, shape)), weight(rng.normal(size=4)) if bias else None
         where = "VALID" if op == "dense" else "SAME"
-        if not integers and pick(True, False, False):  # a kernel that is a tensor, as traces of masked ones have
+        if not integers and pick(
+            True, False, False
+        ):  # a kernel that is a tensor, as traces of masked ones have
             held = add("constant", kernel=kernel, kernel_shape=shape)
             return add(op, x, held, kernel_shape=shape, bias=path, padding=where)
         return add(op, x, kernel=kernel, kernel_shape=shape, bias=path, padding=where)

@@ -218,7 +218,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "far larger than": ("CONV_2D", [IMAGE, CONV], [(1, 4, 6, 2)], "Conv2D", {**UNIT, "dilationWFactor": 9999}),
     "options are of type 5, not 1": ("CONV_2D", [IMAGE, CONV], [(1, 2, 4, 2)], "Pool2D", UNIT),
     "padding 7, neither SAME nor VALID": ("CONV_2D", [IMAGE, CONV], [(1, 4, 6, 2)], "Conv2D", {**UNIT, "padding": 7}),
-    "it makes .1, 2, 4, 2., the file says": ("CONV_2D", [IMAGE, CONV], [(1, 4, 6, 2)], "Conv2D", {**UNIT, "padding": 1}),
+    "it makes .1, 2, 4, 2., the file": ("CONV_2D", [IMAGE, CONV], [(1, 4, 6, 2)], "Conv2D", {**UNIT, "padding": 1}),
     "bias has 3 numbers for 2 channels": ("CONV_2D", [IMAGE, CONV, BIAS[:3]], [(1, 4, 6, 2)], "Conv2D", UNIT),
     r"its window \(72,\), strides": ("CONV_2D", [IMAGE, KERNEL], [(1, 4, 6, 2)], "Conv2D", UNIT),
     "'x1' is computed while the network runs": ("CONV_2D", [IMAGE, (2, 3, 3, 3)], [(1, 4, 6, 2)], "Conv2D", UNIT),
@@ -293,7 +293,9 @@ def test_uint8_networks_get_one_clear_error() -> None:
 
 
 def test_every_rule_has_the_options_of_its_operator() -> None:
-    names = {n: name.removesuffix("Options") for name, n in vars(schema().BuiltinOptions).items() if name[0] != "_"}
+    names = {
+        n: name.removesuffix("Options") for name, n in vars(schema().BuiltinOptions).items() if name[0] != "_"
+    }
     shared = {"Reducer": ("MEAN", "SUM", "REDUCE_MAX"), "Pool2D": ("AVERAGE_POOL_2D", "MAX_POOL_2D")}
     for code, (_, kind) in OPERATORS.items():
         if kind:

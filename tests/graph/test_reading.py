@@ -61,7 +61,7 @@ def test_a_weight_in_two_layouts_has_two_paths() -> None:
     assert r.path(weight, "dense", data.T) == "w/dense/1"
     assert r.params["w"].shape, r.params["w/dense/1"].shape == ((2, 3), (3, 2))
     for wrong in (np.full((2, 3), np.inf, np.float32), np.ones((2, 3), np.int32)):
-        with pytest.raises(ValueError, match="'v' is .* not float32, or not finite"):
+        with pytest.raises(ValueError, match=r"'v' is .* not float32, or not finite"):
             r.path(Known("v", wrong), "plain", wrong)
 
 
