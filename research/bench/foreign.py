@@ -91,8 +91,10 @@ def compare(pairs: Iterable[tuple[Arrays, Arrays]], run: Callable[[Arrays], Any]
 
 def price(program: Program, chip: Chip) -> tuple[float, float]:
     """(ms on the NPU, ms assumed for the CPU) of an integer program with its own weights."""
-    layers = [n for n in program.graph.nodes if n.op in WEIGHTED and n.output in program.integers]
-    kernels = {str(n.kernel): program.integers[n.output].kernel for n in layers}
+    held = {n: program.integers[n.output].kernel for n in program.graph.nodes if n.output in program.integers}
+    kernels = {
+        str(n.kernel): k if n.op in WEIGHTED else program.scales[n.output].real(k) for n, k in held.items()
+    }
     bits = [16.0 if program.dtype(n.output) == "int16" else 8.0 for n in program.graph.nodes]
     table = with_kernels(layer_table(program.graph), program.graph, kernels)._replace(bits=jnp.asarray(bits))
     found = cost(table, chip)
@@ -114,7 +116,7 @@ def examine(path: Path, chip: Chip, count: int, rng: np.random.Generator) -> Row
         program = read(model)
     except ValueError as error:
         return row._replace(note=f"refused: {error}")
-    graph, run = program.graph, compile_exact(program)
+    graph, pairs = program.graph, list[tuple[Arrays, Arrays]]()
     row = row._replace(
         format="+".join(sorted({a.dtype for a in program.scales.values()})) or "float32",
         ops=sum(n.op != "constant" for n in graph.nodes),
@@ -124,10 +126,11 @@ def examine(path: Path, chip: Chip, count: int, rng: np.random.Generator) -> Row
     inputs = [random_inputs(program, rng) for _ in range(count)]
     try:
         pairs = [(i, run_raw(model, i)) for i in inputs]
-    except ValueError as error:  # what is written again is still held against our own outputs
+    except ValueError as error:
         row = row._replace(note=str(error).splitlines()[0][:100])
-        pairs = [(i, tuple(map(np.asarray, run(*i)))) for i in inputs]
     try:
+        run = compile_exact(program)  # where LiteRT refuses, what is written again is held against this
+        pairs = pairs or [(i, tuple(map(np.asarray, run(*i)))) for i in inputs]
         clean = program if program.scales else Program(*optimise(graph, program.params)[:2])
         form = clean if program.scales else quantised(clean, inputs)
         gap, differing = compare(pairs, lambda i: run(*i))

@@ -1,23 +1,22 @@
-"""Reads the TFLite flatbuffer without trusting it; no dependency but numpy.
+"""A .tflite file without trust: its tensors and operators, checked, or one ValueError that says what is wrong.
 
-A flatbuffer table starts with a signed offset back to its vtable; the vtable holds the offset of each field
-(0: absent). Field numbers below are those of TensorFlow Lite's schema.fbs, version 3. Whatever the bytes say,
-reading ends after work in proportion to their number: with a `Model` whose every index, size and shape was
-checked, or with one ValueError that says what is damaged.
+Field numbers are those of TensorFlow Lite's schema.fbs, version 3. Whatever is read here, and native code (LiteRT,
+Vela) that is handed the file afterwards, finds every index in range, every constant as long as its shape says,
+every tensor made before it is read.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from math import prod
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
+from research.graph.flatbuffer import File, Table, damaged
+
 MOST_BYTES = 2**30  # of all tensors that are no constants together
-MOST_DENSE = 2**26  # numbers in the constants that are stored sparse
-MOST_VISITS = 2**22  # tables and entries of one file
 RANK = 8
 
 DTYPES = (
@@ -51,99 +50,16 @@ _ALIKE = frozenset({  # operators whose tensors of numbers are all of one type
     "SLICE", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQRT", "SQUARE", "SQUEEZE", "STRIDED_SLICE", "SUB",
     "TANH", "TRANSPOSE", "UNPACK",
 })  # fmt: skip
+# BuiltinOptions, by operator; 0 or an operator that is not here: not looked at.
+OPTIONS = MappingProxyType({
+    "CONV_2D": 1, "DEPTHWISE_CONV_2D": 2, "AVERAGE_POOL_2D": 5, "MAX_POOL_2D": 5, "FULLY_CONNECTED": 8, "SOFTMAX": 9,
+    "CONCATENATION": 10, "ADD": 11, "RESIZE_BILINEAR": 15, "RESHAPE": 17, "SPACE_TO_DEPTH": 19, "MUL": 21, "GATHER": 23,
+    "MEAN": 27, "SUM": 27, "REDUCE_MAX": 27, "SUB": 28, "DIV": 29, "SQUEEZE": 30, "STRIDED_SLICE": 32,
+    "TRANSPOSE_CONV": 49, "PACK": 59, "UNPACK": 64, "RESIZE_NEAREST_NEIGHBOR": 74, "LEAKY_RELU": 75,
+    "DEPTH_TO_SPACE": 94, "BATCH_MATMUL": 101,
+})  # fmt: skip
 _VECTOR_OPTIONS = (17, 30)  # ReshapeOptions and SqueezeOptions: their field 0 is a vector
 _SPARSE_INDICES = {1: "<i4", 2: "<u2", 3: "u1"}  # SparseIndexVector: Int32Vector, Uint16Vector, Uint8Vector
-
-
-def damaged(what: str) -> ValueError:
-    """The error for bytes that no writer makes."""
-    return ValueError(f"damaged .tflite: {what}; export it again")
-
-
-class _File:
-    """The bytes, and how much may still be read of them."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.visits, self.dense = data, min(len(data), MOST_VISITS), MOST_DENSE
-
-    def spend(self, visits: int = 0, dense: int = 0) -> None:
-        """Accounts for work; tables of a hostile file may all point at the same bytes."""
-        self.visits, self.dense = self.visits - visits, self.dense - dense
-        if self.visits < 0 or self.dense < 0:
-            raise damaged(f"its tables hold far more than its {len(self.data)} bytes")
-
-    def numbers(self, at: int, code: str) -> tuple[int, ...]:
-        size = struct.calcsize("<" + code)
-        if at < 0 or at + size > len(self.data):
-            raise damaged(f"offset {at} outside {len(self.data)} bytes")
-        return struct.unpack_from("<" + code, self.data, at)
-
-    def table(self, at: int) -> Table:
-        vtable = at - self.numbers(at, "i")[0]
-        size, reach = self.numbers(vtable, "HH")
-        self.spend(4 + size // 2)
-        if size < 4 or size % 2 or reach < 4 or at + reach > len(self.data):
-            raise damaged(f"the table at {at} has {size} and {reach} bytes")
-        fields = self.numbers(vtable + 4, f"{size // 2 - 2}H")
-        if any(field >= reach for field in fields):
-            raise damaged(f"a field of the table at {at} lies outside of it")
-        return Table(self, at, reach, fields)
-
-
-class Table(NamedTuple):
-    """A table inside the file; a field that is absent has its default."""
-
-    file: _File
-    at: int
-    reach: int
-    fields: tuple[int, ...]
-
-    def _offset(self, field: int, size: int) -> int:
-        """Of a field in the table, 0 if absent."""
-        offset = self.fields[field] if field < len(self.fields) else 0
-        if offset + size > self.reach:
-            raise damaged(f"field {field} of the table at {self.at} does not fit into it")
-        return offset
-
-    def _follow(self, field: int) -> int:
-        """Address that an offset field points to, 0 if absent."""
-        offset = self._offset(field, 4)
-        return self.at + offset + self.file.numbers(self.at + offset, "I")[0] if offset else 0
-
-    def number(self, field: int, code: str = "i", default: float = 0) -> float:
-        """A scalar; code: of `struct`."""
-        offset = self._offset(field, struct.calcsize("<" + code))
-        return self.file.numbers(self.at + offset, code)[0] if offset else default
-
-    def integer(self, field: int, code: str = "i", default: int = 0) -> int:
-        """A whole number."""
-        return int(self.number(field, code, default))
-
-    def vector(self, field: int, kind: str) -> np.ndarray:
-        """Numbers of a vector, a view of the file; an absent one is empty. kind: a numpy dtype."""
-        start, dtype = self._follow(field), np.dtype(kind)
-        count = self.file.numbers(start, "I")[0] if start else 0
-        if start + 4 + count * dtype.itemsize > len(self.file.data) + 4 * (not start):
-            raise damaged(f"a vector of {count} items does not fit")
-        self.file.spend(0 if kind == "u1" else count)
-        return np.frombuffer(self.file.data, dtype, count, start + 4) if count else np.zeros(0, dtype)
-
-    def text(self, field: int) -> str:
-        """A string; what is no UTF-8 is replaced."""
-        characters = self.vector(field, "u1")
-        self.file.spend(characters.size)
-        return characters.tobytes().decode("utf-8", errors="replace")
-
-    def table(self, field: int) -> Table | None:
-        """A table that this one points to."""
-        at = self._follow(field)
-        return self.file.table(at) if at else None
-
-    def tables(self, field: int) -> list[Table]:
-        """The tables that a vector points to."""
-        offsets = self.vector(field, "<u4").tolist()
-        first = self._follow(field) + 4
-        return [self.file.table(first + 4 * i + offset) for i, offset in enumerate(offsets)]
 
 
 class Quantisation(NamedTuple):
@@ -170,14 +86,13 @@ class Tensor(NamedTuple):
 
 
 class Operator(NamedTuple):
-    """An operator: indices of its tensors (-1: left out), and its options with their type in the schema (0: none)."""
+    """An operator: indices of its tensors (-1: left out), its options by field number."""
 
     code: str
     custom: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: Table | None
-    options_type: int
     custom_options: bytes
 
 
@@ -261,10 +176,10 @@ def _tensor(table: Table, buffers: Sequence[np.ndarray]) -> Tensor:
     if len(shape) > RANK:
         raise damaged(f"tensor {name!r} has shape {shape}")
     kind, buffer = table.integer(1, "b"), table.integer(2, "I")
-    dtype = DTYPES[kind] if 0 <= kind < len(DTYPES) else f"type {kind}"
     quantised, sparsity = table.table(4), table.table(6)
-    if buffer >= len(buffers):
-        raise damaged(f"tensor {name!r} has buffer {buffer} of {len(buffers)}")
+    if buffer >= len(buffers) or not 0 <= kind < len(DTYPES):
+        raise damaged(f"tensor {name!r} has buffer {buffer} of {len(buffers)}, type {kind} of {len(DTYPES)}")
+    dtype = DTYPES[kind]
     data: np.ndarray | None = buffers[buffer] if buffers[buffer].size else None
     if data is not None:
         if dtype not in np.sctypeDict:
@@ -292,12 +207,14 @@ def _operator(table: Table, codes: Sequence[tuple[str, str]]) -> Operator:
     code, kind = table.integer(0, "I"), table.integer(3, "B")
     if code >= len(codes):
         raise damaged(f"an operator has code {code} of {len(codes)}")
+    if kind not in (0, OPTIONS.get(codes[code][0], kind)):
+        raise damaged(f"an operator ({codes[code][0]}) has options of type {kind}")
     options = table.table(4) if kind else None
     if options is not None and kind in _VECTOR_OPTIONS:
         options.vector(0, "<i4")
     table.vector(7, "u1"), table.vector(8, "<i4"), table.table(12)  # read by native code
     inputs, outputs = (tuple(table.vector(field, "<i4").tolist()) for field in (1, 2))
-    return Operator(*codes[code], inputs, outputs, options, kind, table.vector(5, "u1").tobytes())
+    return Operator(*codes[code], inputs, outputs, options, table.vector(5, "u1").tobytes())
 
 
 def _check_formats(number: int, operator: Operator, touched: Sequence[Tensor]) -> None:
@@ -358,8 +275,7 @@ def unpack(model: bytes) -> Model:
         raise TypeError(f"model must be the bytes of a .tflite file, got {type(model).__name__}")
     if len(model) < 32 or model[4:8] != b"TFL3":
         raise ValueError(f"not a .tflite file ({len(model)} bytes, no TFL3 mark): pass the exporter's bytes")
-    file = _File(bytes(model))
-    root = file.table(file.numbers(0, "I")[0])
+    root = File(bytes(model)).root()
     codes = [(max(c.integer(0, "b"), c.integer(3)), c.text(1)) for c in root.tables(1)]
     named = [(CODES[n] if 0 <= n < len(CODES) else f"BUILTIN_{n}", custom) for n, custom in codes]
     buffers = [b.vector(0, "u1") for b in root.tables(4)]

@@ -329,27 +329,26 @@ def _dequantize(s: Step) -> Value:
     return Known(x.name, data)
 
 
-# A rule, and the type its options have in the schema (BuiltinOptions; 0: it reads none).
-OPERATORS: Mapping[str, tuple[Rule, int]] = MappingProxyType({
-    "CONV_2D": (_conv("conv", 3), 1), "DEPTHWISE_CONV_2D": (_conv("depthwise", 4), 2),
-    "TRANSPOSE_CONV": (_transpose_conv, 49), "CUSTOM": (_custom, 0), "FULLY_CONNECTED": (_dense, 8),
-    "AVERAGE_POOL_2D": (_pool("avg_pool"), 5), "MAX_POOL_2D": (_pool("max_pool"), 5),
-    "ADD": (_binary("add", True), 11), "SUB": (_binary("sub", True), 28), "MUL": (_binary("mul", True), 21),
-    "DIV": (_binary("div", True), 29), "MAXIMUM": (_binary("maximum"), 0), "MINIMUM": (_binary("minimum"), 0),
-    "PRELU": (_binary("prelu"), 0), "SQUARED_DIFFERENCE": (_squared_difference, 0), "BATCH_MATMUL": (_matmul, 101),
-    "RELU": (_unary("clamp", bounds=(0.0, inf)), 0), "RELU6": (_unary("clamp", bounds=(0.0, 6.0)), 0),
-    "RELU_N1_TO_1": (_unary("clamp", bounds=(-1.0, 1.0)), 0), "RELU_0_TO_1": (_unary("clamp", bounds=(0.0, 1.0)), 0),
-    "LOGISTIC": (_unary("logistic"), 0), "TANH": (_unary("tanh"), 0), "HARD_SWISH": (_unary("hard_swish"), 0),
-    "EXP": (_unary("exp"), 0), "SQRT": (_unary("sqrt"), 0), "RSQRT": (_unary("rsqrt"), 0), "NEG": (_unary("neg"), 0),
-    "ABS": (_unary("abs"), 0), "SQUARE": (_unary("square"), 0), "QUANTIZE": (_unary("quantize"), 0),
-    "SOFTMAX": (_unary("softmax", True), 9), "LEAKY_RELU": (_unary("leaky_relu", True), 75),
-    "DEQUANTIZE": (_dequantize, 0), "DENSIFY": (lambda s: s.constant(0), 0), "MEAN": (_reduce, 27),
-    "SUM": (_reduce, 27), "REDUCE_MAX": (_reduce, 27), "CONCATENATION": (_concat, 10), "PACK": (_pack, 59),
-    "UNPACK": (_parts(0, -1), 64), "SPLIT": (_parts(1, 0), 0), "SPLIT_V": (_parts(0, 2), 0), "SLICE": (_slice, 0),
-    "GATHER": (_gather, 23), "STRIDED_SLICE": (_strided_slice, 32), "TRANSPOSE": (_transpose, 0), "PAD": (_pad, 0),
-    "PADV2": (_pad, 0), "RESIZE_BILINEAR": (_resize("bilinear", 2), 15), "SPACE_TO_DEPTH": (_blocks, 19),
-    "RESIZE_NEAREST_NEIGHBOR": (_resize("nearest", 0), 74), "DEPTH_TO_SPACE": (_blocks, 94),
-    **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), (lambda s: s.reshape(s.value(0)), 0)),
+OPERATORS: Mapping[str, Rule] = MappingProxyType({
+    "CONV_2D": _conv("conv", 3), "DEPTHWISE_CONV_2D": _conv("depthwise", 4),
+    "TRANSPOSE_CONV": _transpose_conv, "CUSTOM": _custom, "FULLY_CONNECTED": _dense,
+    "AVERAGE_POOL_2D": _pool("avg_pool"), "MAX_POOL_2D": _pool("max_pool"),
+    "ADD": _binary("add", True), "SUB": _binary("sub", True), "MUL": _binary("mul", True),
+    "DIV": _binary("div", True), "MAXIMUM": _binary("maximum"), "MINIMUM": _binary("minimum"),
+    "PRELU": _binary("prelu"), "SQUARED_DIFFERENCE": _squared_difference, "BATCH_MATMUL": _matmul,
+    "RELU": _unary("clamp", bounds=(0.0, inf)), "RELU6": _unary("clamp", bounds=(0.0, 6.0)),
+    "RELU_N1_TO_1": _unary("clamp", bounds=(-1.0, 1.0)), "RELU_0_TO_1": _unary("clamp", bounds=(0.0, 1.0)),
+    "LOGISTIC": _unary("logistic"), "TANH": _unary("tanh"), "HARD_SWISH": _unary("hard_swish"),
+    "EXP": _unary("exp"), "SQRT": _unary("sqrt"), "RSQRT": _unary("rsqrt"), "NEG": _unary("neg"),
+    "ABS": _unary("abs"), "SQUARE": _unary("square"), "QUANTIZE": _unary("quantize"),
+    "SOFTMAX": _unary("softmax", True), "LEAKY_RELU": _unary("leaky_relu", True),
+    "DEQUANTIZE": _dequantize, "DENSIFY": lambda s: s.constant(0), "MEAN": _reduce,
+    "SUM": _reduce, "REDUCE_MAX": _reduce, "CONCATENATION": _concat, "PACK": _pack,
+    "UNPACK": _parts(0, -1), "SPLIT": _parts(1, 0), "SPLIT_V": _parts(0, 2), "SLICE": _slice,
+    "GATHER": _gather, "STRIDED_SLICE": _strided_slice, "TRANSPOSE": _transpose, "PAD": _pad,
+    "PADV2": _pad, "RESIZE_BILINEAR": _resize("bilinear", 2), "SPACE_TO_DEPTH": _blocks,
+    "RESIZE_NEAREST_NEIGHBOR": _resize("nearest", 0), "DEPTH_TO_SPACE": _blocks,
+    **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), lambda s: s.reshape(s.value(0))),
 })  # fmt: skip
 
 
@@ -359,12 +358,9 @@ def apply(s: Step) -> None:
     outputs = [r.model.tensors[i] for i in operator.outputs]
     if all(t.dtype in ("int32", "int64") and t.quantisation is None for t in outputs):
         return  # sizes, which the file records; whatever else reads them says so
-    rule, kind = OPERATORS.get(operator.code, (None, 0))
-    if rule is None:
+    if operator.code not in OPERATORS:
         raise ValueError("there is no such operation here; convert the network without it")
-    if kind and operator.options_type not in (0, kind):
-        raise ValueError(f"its options are of type {operator.options_type}, not {kind}")
-    made = rule(s)
+    made = OPERATORS[operator.code](s)
     values = made if isinstance(made, list) else [made]
     if len(values) != len(outputs):
         raise ValueError(f"it makes {len(values)} tensors, the file says {len(outputs)}")

@@ -6,7 +6,7 @@ from research.npu.energy import energy_mj
 from research.npu.liveness import sram_peak_kb
 from research.npu.referee import referee, referee_foreign
 from research.npu.reference import v1_graph
-from research.npu.table import LayerTable, layer_names, layer_table, pad
+from research.npu.table import LayerTable, layer_names, layer_table, pad, ungrouped
 from research.npu.verdict import LayerVerdict, Verdict, sparse_reason
 from research.npu.weights import bad_groups, encoded_bytes_per_weight, is_2_4, with_kernels
 
@@ -32,6 +32,7 @@ __all__ = [
     "referee_foreign",
     "sparse_reason",
     "sram_peak_kb",
+    "ungrouped",
     "v1_graph",
     "with_kernels",
 ]

@@ -125,18 +125,13 @@ def _finish(work: _Variant, table: LayerTable, chip: Chip) -> dict[str, jax.Arra
     sram_cycles = sram_bytes / sram.bytes_per_cycle
     flash_cycles = flash_bytes / flash.bytes_per_cycle
     cycles = jnp.maximum(npu, jnp.maximum(sram_cycles, flash_cycles))
+    held = enc.weights + enc.scales * repeats + table.constant
     return {
-        "cycles": cycles,
-        "npu_cycles": npu,
-        "mac_cycles": work.cycles.mac,
-        "output_cycles": work.cycles.output,
-        "sram_cycles": sram_cycles,
-        "flash_cycles": flash_cycles,
-        "sram_bytes": sram_bytes,
-        "flash_bytes": jnp.where(buffered, enc.weights + enc.scales * repeats + table.constant, flash_bytes),
-        "weight_bytes": enc.weights,
-        "scale_bytes": enc.scales,
-    }
+        "cycles": cycles, "npu_cycles": npu, "mac_cycles": work.cycles.mac, "output_cycles": work.cycles.output,
+        "sram_cycles": sram_cycles, "flash_cycles": flash_cycles, "sram_bytes": sram_bytes,
+        "flash_bytes": jnp.where(buffered, held, flash_bytes),
+        "weight_bytes": enc.weights, "scale_bytes": enc.scales,
+    }  # fmt: skip
 
 
 def _last_slice(op: jax.Array, fetch: jax.Array, ahead: jax.Array, thinnest: jax.Array) -> jax.Array:

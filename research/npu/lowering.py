@@ -92,12 +92,13 @@ def _rate(layer: LayerTable, chip: Chip, rounding: Rounding) -> jax.Array:
     add = jnp.where(wide, chip.add_cycles[1], chip.add_cycles[0])
     copy = 128 / chip.macs_per_cycle * layer.bits / 8  # a pool of 1 x 1
     m, n, k = layer.ow, rounding.up(layer.oc, 16.0), rounding.up(layer.ic, 16.0)  # of [m, k] @ [k, n]
-    # A PReLU is max(x, slope * x), each rescaled: slopes are taken to be at most 1, as trained ones are.
+    # A PReLU is max(x, slope * x), each rescaled, where its `rate` of 1 says that no slope is above 1.
     if chip.family == "u55":
         slopes = _constant_bytes(layer, chip, rounding) / chip.flash.bytes_per_cycle / elements
+        prelu = add * (5 / 6 + 1.8 * (layer.rate - 1)) + jnp.maximum(add / 2, slopes)
         column = m * (k * add / 2 + 2 * rounding.tiles(layer.ic, 8.0)) + 110  # a product and a sum
         cycles: dict[int, jax.Array | float] = {
-            kind.MUL: add / 2, kind.COMPARE: add / 3, kind.PRELU: add * 5 / 6 + jnp.maximum(add / 2, slopes),
+            kind.MUL: add / 2, kind.COMPARE: add / 3, kind.PRELU: prelu / layer.rate,
             kind.SOFTMAX: jnp.where(wide, 31.0, 27.0) * layer.oh * m * layer.oc / elements,
             kind.MATMUL: jnp.where(wide, HOST_CYCLES, column * layer.oc / elements),
             kind.TRANSPOSE: 3 * layer.bits / 64, kind.PAD: 8.0,

@@ -4,18 +4,12 @@ Widths are rounded to multiples of 8 as in Sandler et al. 2018; every block expa
 of 64 channels is flattened (4 x 4 x 64) into a dense layer of 42 outputs, 21 points in the image.
 """
 
-from research.graph.ir import Graph, Node, Tensor
+from research.graph.ir import Activation, Graph, Node, Op, Tensor
 
 _WIDTH, _SIZE_PX, _STEM, _NECK, _OUTPUTS = 0.65, 128, 32, 64, 42
 _STAGES = (  # expansion, width, repeats, stride
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
+    (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+)  # fmt: skip
 
 
 def v1_graph() -> Graph:
@@ -23,23 +17,12 @@ def v1_graph() -> Graph:
     nodes: list[Node] = []
     shapes: dict[str, tuple[int, ...]] = {"image": (1, _SIZE_PX, _SIZE_PX, 1)}
 
-    def unit(op: str, source: str, name: str, width: int, kernel: int, stride: int, activation: str) -> str:
+    def unit(op: Op, source: str, name: str, width: int, kernel: int, stride: int, fused: Activation) -> str:
         _, rows, columns, channels = shapes[source]
         shape = (kernel, kernel, 1 if op == "depthwise" else channels, width)
         shapes[name] = (1, -(-rows // stride), -(-columns // stride), width)
-        nodes.append(
-            Node(
-                "depthwise" if op == "depthwise" else "conv",
-                (source,),
-                name,
-                f"{name}/kernel",
-                shape,
-                f"{name}/bias",
-                "relu6" if activation == "relu6" else "none",
-                (stride, stride),
-                "SAME",
-            )
-        )
+        weights = (f"{name}/kernel", shape, f"{name}/bias")
+        nodes.append(Node(op, (source,), name, *weights, fused, (stride, stride), "SAME"))
         return name
 
     x = unit("conv", "image", "stem", _rounded(_STEM), 3, 2, "relu6")

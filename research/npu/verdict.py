@@ -17,7 +17,7 @@ class LayerVerdict:
     """The referee's numbers of one operator of the file (all NPU operators made from it, summed)."""
 
     name: str
-    op: str  # the compiler's operator, e.g. "Conv2D"
+    op: str  # the compiler's operator, e.g. "Conv2D"; "Passthrough": left to the CPU
     cycles: float  # including waits for memory
     npu_cycles: float
     mac_cycles: float
@@ -59,7 +59,8 @@ class Verdict:
 def read(result: Any, names: tuple[str, ...], chip: Chip) -> Verdict:
     """The verdict in the compiler's result; `names` are those of the file's operators, in file order."""
     perf = result.perf_report
-    peak = {memory.memoryName: memory.peakUsage for memory in _values(perf.memories)}
+    memories = perf.memories.values() if hasattr(perf.memories, "values") else perf.memories
+    peak = {memory.memoryName: memory.peakUsage for memory in memories}
     tables: dict[str, list[Row]] = {
         name: [dict(zip(table.header, row, strict=True)) for row in table.data]
         for name, table in result.opt_database.tables.items()
@@ -103,27 +104,14 @@ def _layer(rows: list[Row], name: str) -> LayerVerdict:
         return tuple(int(cell or 1) for cell in cells) if any(cells) else ()
 
     return LayerVerdict(
-        name=name,
-        op=head["operator"],
-        cycles=total("op_cycles"),
-        npu_cycles=total("npu_cycles"),
-        mac_cycles=total("mac_cycles"),
-        output_cycles=total("ao_cycles"),
-        sram_cycles=total("Sram_ac"),
-        flash_cycles=total("OffChipFlash_ac"),
-        weight_bytes=total("weight_total_bytes"),
-        weight_format=head["weight_format"].split("|")[-1],
-        traversal=head.get("traversal", ""),
-        ofm_block=block("ofm_block"),
-        ifm_block=block("ifm_block"),
-        microblock=block("ofm_ublock"),
-        depth_slices=max(len(head["ofm_depth_slices"].split("|")) - 1, 1),
+        name=name, op=head["operator"], cycles=total("op_cycles"), npu_cycles=total("npu_cycles"),
+        mac_cycles=total("mac_cycles"), output_cycles=total("ao_cycles"),
+        sram_cycles=total("Sram_ac"), flash_cycles=total("OffChipFlash_ac"),
+        weight_bytes=total("weight_total_bytes"), weight_format=head["weight_format"].split("|")[-1],
+        traversal=head.get("traversal", ""), ofm_block=block("ofm_block"), ifm_block=block("ifm_block"),
+        microblock=block("ofm_ublock"), depth_slices=max(len(head["ofm_depth_slices"].split("|")) - 1, 1),
         buffering=head["weight_buffering"] or "None",
-    )
-
-
-def _values(items: Any) -> list[Any]:
-    return list(items.values()) if hasattr(items, "values") else list(items)
+    )  # fmt: skip
 
 
 def sparse_reason(layer: LayerVerdict, chip: Chip, kernel: np.ndarray | None = None) -> str:

@@ -12,6 +12,7 @@ from research.graph.ir import Graph
 from research.npu.table import CONV, DENSE, LayerTable
 
 _GROUP, _ZEROS = 4, 2
+_STEEP = 5 / 3  # a prelu with slopes above 1, in the price of one without
 # Bits a weight of Arm's encoder, least squares over 108 (2:4) and 212 (other) convolutions encoded by
 # ethos-u-vela 5.2.0: int8, deviation 8 to 60, normal and Laplace, 0 to 80 % zeros. Mean error 4 % and 7 %.
 _OTHER = (0.1388, 0.3927, 0.0938)
@@ -65,7 +66,8 @@ def with_kernels(table: LayerTable, graph: Graph, kernels: Mapping[str, np.ndarr
     """The table with 2:4 and encoded bytes taken from the weights themselves.
 
     Args:
-      kernels: parameter path -> kernel, int8 or float with exact zeros; other layers keep their constants.
+      kernels: parameter path -> kernel, int8 or float with exact zeros; other layers keep their constants. Real
+        slopes of a prelu above 1 cost more: it becomes relu(x) + slope * min(x, 0), five passes instead of three.
 
     Raises:
       ValueError: a path that no layer of the graph reads.
@@ -75,11 +77,14 @@ def with_kernels(table: LayerTable, graph: Graph, kernels: Mapping[str, np.ndarr
         raise ValueError(f"no layer reads the kernel {sorted(unknown)[0]!r}: keys are parameter paths")
     columns = {
         name: np.array(getattr(table, name))
-        for name in ("sparse", "dense_bytes_per_weight", "sparse_bytes_per_weight")
+        for name in ("sparse", "dense_bytes_per_weight", "sparse_bytes_per_weight", "rate")
     }
-    op = np.array(table.op)
+    op, paths = np.array(table.op), {n.output: n.kernel for n in graph.nodes if n.op == "constant"}
     for row, node in enumerate(graph.nodes):
-        if node.kernel is None or node.kernel not in kernels:
+        slopes = kernels.get(paths.get(node.inputs[-1]) or "") if node.op == "prelu" else None
+        if slopes is not None and np.max(slopes) > 1:
+            columns["rate"][row] = _STEEP
+        if node.kernel is None or node.kernel not in kernels or node.op == "constant":
             continue
         kernel = np.asarray(kernels[node.kernel]).reshape(node.kernel_shape)
         pattern = op[row] in (CONV, DENSE) and is_2_4(kernel)

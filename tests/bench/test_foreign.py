@@ -129,7 +129,8 @@ def test_differences_are_relative_summed_and_strict() -> None:
 def test_inputs_fill_their_type(program: Program) -> None:
     rng = np.random.default_rng(0)
     (image,) = random_inputs(program, rng)
-    assert (image.dtype, image.shape) == (np.float32, (1, 12, 12, 3))
+    assert image.dtype == np.float32
+    assert image.shape == (1, 12, 12, 3)
     assert -1 <= image.min() < -0.9 < 0.9 < image.max() < 1
     (integers,) = random_inputs(quantised(program, [(image,)]), rng)
     assert integers.dtype == np.int8
@@ -144,13 +145,13 @@ def test_16_bit_layers_cost_more() -> None:
     assert narrow[1] == wide[1] == 0
 
 
-def test_a_file_without_an_int8_form_is_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sketch = Sketch((8, 8, 4))
-    graph = sketch.graph(sketch.op("square", sketch.unit("conv", "image", "a", 8)))
-    (tmp_path / "square.tflite").write_bytes(
-        write(Program(graph, {"a/kernel": np.ones((1, 1, 4, 8)), "a/bias": np.ones(8)}))
-    )
-    assert main([str(tmp_path / "square.tflite"), "--check", "--json-only"]) == 1
+def test_a_file_that_fails_is_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sketch, path = Sketch((8, 8, 4)), tmp_path / "overflows.tflite"
+    graph = sketch.graph(sketch.unit("conv", "image", "a", 8, act="none"))
+    weights = {"a/kernel": np.full((1, 1, 4, 8), 3e38, np.float32), "a/bias": np.zeros(8, np.float32)}
+    path.write_bytes(write(Program(graph, weights)))
+    assert main([str(path), "--check", "--json-only"]) == 1
     found = json.loads(capsys.readouterr().out)
-    assert found["files"][0]["missed"]
-    assert "failed: " in found["missed"][0]
+    assert found["missed"] == [f"overflows.tflite: {found['files'][0]['note']}"]
+    assert found["missed"][0].startswith("overflows.tflite: failed: ")
+    assert main([str(path), "--json-only"]) == 0

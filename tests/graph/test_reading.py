@@ -20,7 +20,7 @@ def reading(*names: str) -> Reading:
 
 
 def step(r: Reading, *inputs: int) -> Step:
-    return Step(r, Operator("ADD", "", inputs, (len(r.names) - 1,), None, 0, b""))
+    return Step(r, Operator("ADD", "", inputs, (len(r.names) - 1,), None, b""))
 
 
 def quantisation(scale: float = 0.5, zero: int = 0, count: int = 1) -> Quantisation:

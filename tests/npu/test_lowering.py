@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import get_args
+from typing import Any, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +44,7 @@ def channels(s: Sketch, x: str) -> int:
     return s.shapes[x][-1]
 
 
-def convolution(s: Sketch, x: str, op: Op, kernel: int, groups: int = 1, **attributes: object) -> str:
+def convolution(s: Sketch, x: str, op: Op, kernel: int, groups: int = 1, **attributes: Any) -> str:
     c = channels(s, x)
     depth = 1 if op == "depthwise" else c // groups
     return s.op(op, x, kernel_shape=(kernel, kernel, depth, c), padding="SAME", **attributes)

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from research.npu.chip import U55_128, U85_128
+from research.npu.cost import cost
 from research.npu.referee import referee
 from research.npu.table import layer_names, layer_table
 from research.npu.weights import bad_groups, encoded_bytes_per_weight, is_2_4, with_kernels
-from tests.npu.networks import hand_network, prune_2_4
+from tests.npu.networks import Sketch, exported, hand_network, prune_2_4, with_weights
 
 
 @given(st.integers(1, 70), st.integers(1, 9), st.sampled_from([1, 3]), st.integers(0, 99))
@@ -90,6 +91,19 @@ def test_with_kernels_reads_every_weight() -> None:
     row = names.index("b1/expand")
     assert float(spoiled.sparse[row]) == 0
     assert float(spoiled.sparse.sum()) == len(wanted) - 1
+
+
+@pytest.mark.parametrize("steep", [False, True])
+def test_slopes_of_a_prelu_decide_its_passes(steep: bool) -> None:
+    sketch = Sketch((16, 16, 16))
+    x = sketch.unit("conv", "image", "a", 32, act="none")
+    graph = sketch.graph(sketch.op("prelu", x, sketch.op("constant", name="slopes", kernel_shape=(1, 1, 32))))
+    net = with_weights(graph)
+    net.params["slopes/kernel"][0, 0, 0] = 2.0 if steep else 0.5
+    table = with_kernels(layer_table(graph), graph, net.kernels)
+    for chip in (U85_128, U55_128):
+        verdict = referee(exported(graph, net.params), chip)
+        assert float(cost(table, chip).cycles.sum()) == pytest.approx(verdict.cycles, rel=0.12)
 
 
 def test_with_kernels_refuses_a_stranger() -> None:
