@@ -33,6 +33,7 @@ from research.graph.rewrite import optimise
 from research.graph.runtime import run_raw
 from research.graph.write import write
 from research.npu import U55_128, U85_128, U85_512, Chip, cost, layer_table, referee_foreign, with_kernels
+from research.npu.table import COPY, HOST
 from research.train.runtime import prepare_runtime
 
 BAR_FLOAT = 1e-4
@@ -95,9 +96,13 @@ def price(program: Program, chip: Chip) -> tuple[float, float]:
     kernels = {
         str(n.kernel): k if n.op in WEIGHTED else program.scales[n.output].real(k) for n, k in held.items()
     }
+    integer = [
+        n.op == "quantize" and {n.inputs[0], n.output} <= set(program.scales) for n in program.graph.nodes
+    ]
     bits = [16.0 if program.dtype(n.output) == "int16" else 8.0 for n in program.graph.nodes]
     table = with_kernels(layer_table(program.graph), program.graph, kernels)._replace(bits=jnp.asarray(bits))
-    found = cost(table, chip)
+    op = jnp.where(jnp.asarray(integer) & (table.op == HOST), COPY, table.op)  # uint8 to int8 runs on the NPU
+    found = cost(table._replace(op=op), chip)
     on_cpu = float(found.host_cycles.sum()) / chip.cycles_per_ms
     return float(found.ms) - on_cpu, on_cpu
 

@@ -137,7 +137,7 @@ def _dense(table: Table, values: np.ndarray, name: str, shape: tuple[int, ...]) 
     """
     broken = damaged(f"the sparse constant {name!r} of {values.size} numbers does not fit {shape}")
     size, rank, places = prod(shape), len(shape), np.zeros(1, np.int64)
-    table.file.spend(dense=size)
+    table.file.spend(copied=size)
     order, blocked = table.vector(0, "<i4").tolist(), table.vector(1, "<i4").tolist()
     levels = table.tables(2)
     if sorted(order) != list(range(rank + len(set(blocked)))) or len(levels) != len(order):
@@ -184,7 +184,7 @@ def _tensor(table: Table, buffers: Sequence[np.ndarray]) -> Tensor:
     if data is not None:
         if dtype not in np.sctypeDict:
             raise ValueError(
-                f"tensor {name!r} is a constant of {dtype}, which is not read from .tflite files"
+                f"tensor {name!r} of the .tflite file is a constant of {dtype}, which is not read"
             )
         wanted = prod(shape) * np.dtype(dtype).itemsize
         if data.size % np.dtype(dtype).itemsize or (sparsity is None and data.size != wanted):
@@ -194,11 +194,9 @@ def _tensor(table: Table, buffers: Sequence[np.ndarray]) -> Tensor:
     quantisation = None if quantised is None else _quantisation(quantised, name, shape)
     if quantisation is not None and data is None and dtype in _WHOLE:
         limits, zero = np.iinfo(dtype), quantisation.zero_point
-        wild = (abs(np.log2(quantisation.scale)) > 120) | (zero < limits.min) | (zero > limits.max)
-        if wild.any():
-            raise damaged(
-                f"tensor {name!r} has scale {quantisation.scale[0]:g}, zero point {zero[0]} or others as wild"
-            )
+        scale, outside = quantisation.scale, (zero < limits.min) | (zero > limits.max)
+        if (outside | (abs(np.log2(scale)) > 120)).any():
+            raise damaged(f"tensor {name!r} has scale {scale[0]:g}, zero point {zero[0]} or others as wild")
     signature = tuple(table.vector(7, "<i4").tolist())
     return Tensor(name, shape, dtype, data, quantisation, signature, bool(table.number(5, "?")))
 
@@ -214,24 +212,20 @@ def _operator(table: Table, codes: Sequence[tuple[str, str]]) -> Operator:
         options.vector(0, "<i4")
     table.vector(7, "u1"), table.vector(8, "<i4"), table.table(12)  # read by native code
     inputs, outputs = (tuple(table.vector(field, "<i4").tolist()) for field in (1, 2))
-    return Operator(*codes[code], inputs, outputs, options, table.vector(5, "u1").tobytes())
+    return Operator(*codes[code], inputs, outputs, options, table.copied(5))
 
 
 def _check_formats(number: int, operator: Operator, touched: Sequence[Tensor]) -> None:
     """What native kernels take for granted of the tensors of an operator."""
-    what, quantised = (
-        f"operator {number} ({operator.code})",
-        any(t.quantisation for t in touched if t.dtype in _WHOLE),
-    )
+    what = f"operator {number} ({operator.code})"
+    quantised = any(t.quantisation for t in touched if t.dtype in _WHOLE)
     for tensor in touched:
         if 0 in tensor.shape or (quantised and tensor.dtype in _WHOLE and not tensor.quantisation):
-            raise damaged(
-                f"{what} meets {tensor.name!r} {tensor.dtype}, whose shape {tensor.shape} or scale is lost"
-            )
+            found = f"{tensor.name!r} {tensor.dtype}, whose shape {tensor.shape} or scale is lost"
+            raise damaged(f"{what} meets {found}")
     kinds = {t.dtype for t in touched if t.dtype in (*_WHOLE, "float16", "float32")}
-    if (operator.code in _ALIKE and len(kinds) > 1) or (
-        -1 in operator.inputs[:2] and "LSTM" not in operator.code
-    ):
+    lacking = -1 in operator.inputs[:2] and "LSTM" not in operator.code
+    if lacking or (operator.code in _ALIKE and len(kinds) > 1):
         raise damaged(f"{what} mixes {', '.join(sorted(kinds))} or lacks an input")
 
 
@@ -249,16 +243,13 @@ def _check_order(model: Model) -> None:
             if not -1 <= i < count:
                 raise damaged(f"operator {number} ({operator.code}) reads tensor {i} of {count}")
             if i >= 0 and i not in made:
-                name = model.tensors[i].name
-                raise damaged(
-                    f"operator {number} ({operator.code}) reads {name!r}, which nothing before it makes"
-                )
+                name = f"{model.tensors[i].name!r}, which nothing before it makes"
+                raise damaged(f"operator {number} ({operator.code}) reads {name}")
         if made & set(operator.outputs) or len(set(operator.outputs)) != len(operator.outputs):
             raise damaged(f"operator {number} ({operator.code}) makes a tensor that is there already")
         made |= set(operator.outputs)
-        _check_formats(
-            number, operator, [model.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
-        )
+        touched = [model.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
+        _check_formats(number, operator, touched)
     if not set(model.outputs) <= made or not model.outputs:
         raise damaged("an output of the network is never made")
 
@@ -295,15 +286,15 @@ def unpack(model: bytes) -> Model:
     for entry in root.tables(6):
         if entry.integer(1, "I") >= len(buffers):
             raise damaged("a metadata entry has no buffer")
-        metadata[entry.text(0)] = buffers[entry.integer(1, "I")].tobytes()
+        data = buffers[entry.integer(1, "I")]
+        entry.file.spend(copied=data.size)
+        metadata[entry.text(0)] = data.tobytes()
     found = Model(tensors, operators, inputs, outputs, metadata)
     _check_order(found)
     live = [t for t in tensors if t.data is None]
     total = sum(prod(t.shape) * (np.dtype(t.dtype).itemsize if t.dtype in np.sctypeDict else 1) for t in live)
     if total > MOST_BYTES:
-        raise ValueError(
-            f"the tensors of this .tflite file take {total} bytes, at most {MOST_BYTES} are allowed"
-        )
+        raise ValueError(f"the tensors of this .tflite file take {total} bytes, at most {MOST_BYTES} may be")
     return found
 
 

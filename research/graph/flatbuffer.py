@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 MOST_VISITS = 2**22  # tables and entries of one file
-MOST_DENSE = 2**26  # numbers in the constants that are stored sparse
+MOST_COPIED = 2**26  # numbers that are copied: sparse constants made dense, metadata, custom options
 
 
 def damaged(what: str) -> ValueError:
@@ -24,12 +24,12 @@ class File:
     """The bytes, and how much may still be read of them."""
 
     def __init__(self, data: bytes) -> None:
-        self.data, self.visits, self.dense = data, min(len(data), MOST_VISITS), MOST_DENSE
+        self.data, self.visits, self.copied = data, min(len(data), MOST_VISITS), MOST_COPIED
 
-    def spend(self, visits: int = 0, dense: int = 0) -> None:
+    def spend(self, visits: int = 0, copied: int = 0) -> None:
         """Accounts for work. ValueError where it is too much: hostile tables may all point at the same bytes."""
-        self.visits, self.dense = self.visits - visits, self.dense - dense
-        if self.visits < 0 or self.dense < 0:
+        self.visits, self.copied = self.visits - visits, self.copied - copied
+        if self.visits < 0 or self.copied < 0:
             raise damaged(f"its tables hold far more than its {len(self.data)} bytes")
 
     def numbers(self, at: int, code: str) -> tuple[int, ...]:
@@ -96,9 +96,15 @@ class Table(NamedTuple):
 
     def text(self, field: int) -> str:
         """A string; what is no UTF-8 is replaced."""
-        characters = self.vector(field, "u1")
-        self.file.spend(characters.size)
-        return characters.tobytes().decode("utf-8", errors="replace")
+        characters = self.copied(field)
+        self.file.spend(len(characters))
+        return characters.decode("utf-8", errors="replace")
+
+    def copied(self, field: int) -> bytes:
+        """A copy of a vector of bytes."""
+        found = self.vector(field, "u1")
+        self.file.spend(copied=found.size)
+        return found.tobytes()
 
     def table(self, field: int) -> Table | None:
         """A table that this one points to."""

@@ -49,10 +49,8 @@ def read(model: bytes) -> Program:
         try:
             apply(Step(reading, operator))
         except ValueError as error:
-            what = f"{operator.code} makes {names[operator.outputs[0]]!r}"
-            raise ValueError(
-                f"operator {number} of the .tflite file ({what}) cannot be read: {error}"
-            ) from None
+            what = f"operator {number} of the .tflite file ({operator.code} makes {names[operator.outputs[0]]!r})"
+            raise ValueError(f"{what} cannot be read: {error}") from None
     for index in parsed.outputs:
         if index not in reading.values:
             raise ValueError(f"output {names[index]!r} of the .tflite file is {parsed.tensors[index].dtype}")
