@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax import lax
 
 import research
 from research.door import find_arm, fingerprint, fit, load, price, table
@@ -17,6 +21,24 @@ def test_the_package_offers_the_four_functions() -> None:
     assert (research.load, research.fit, research.price, research.table) == (load, fit, price, table)
     with pytest.raises(AttributeError, match="no attribute 'train_fast'"):
         _ = research.train_fast
+
+
+def test_xla_computes_pools_of_padded_sums_right() -> None:
+    """Fails without the XLA flag that importing the package sets (jaxlib 0.10.2, CPU)."""
+    rng = np.random.default_rng(0)
+    image, deep, wide = (
+        jnp.asarray(rng.normal(size=size), jnp.float32)
+        for size in ((1, 64, 64, 24), (3, 3, 1, 24), (1, 1, 24, 28))
+    )
+
+    def pooled(x: jax.Array) -> jax.Array:
+        x, axes = jnp.maximum(x, 0), ("NHWC", "HWIO", "NHWC")
+        y = lax.conv_general_dilated(x, deep, (1, 1), "SAME", dimension_numbers=axes, feature_group_count=24)
+        y = lax.conv_general_dilated(y, wide, (1, 1), "VALID", dimension_numbers=axes)
+        y = jnp.maximum(jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, 4))) + y, 0)
+        return lax.reduce_window(y, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+    np.testing.assert_allclose(jax.jit(pooled)(image), pooled(image), rtol=1e-4, atol=1e-3)
 
 
 def test_load_takes_overrides_after_shrinking() -> None:

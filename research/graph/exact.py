@@ -26,11 +26,6 @@ Array = jax.Array | np.ndarray
 NO_INTEGERS = IntegerWeights(np.zeros(0, np.int8), np.zeros(0, np.float32), np.zeros(0, np.int32))
 FUSING = (*WEIGHTED, "add", "sub", "mul", "div", "avg_pool", "max_pool")  # may have a fused activation
 
-# XLA for CPUs (jaxlib 0.10.2) computes max_pool(relu(pad(x) + conv(x))) wrongly where YNNPACK may fuse a reduction.
-_SOUND = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
-}
-
 
 def _check(program: Program, node: Node) -> None:
     """ValueError for an integer node that LiteRT's reference kernels do not compute."""
@@ -118,7 +113,7 @@ def _evaluator(program: Program) -> Callable[..., dict[str, jax.Array]]:
 
 def values(program: Program, inputs: Sequence[Array]) -> dict[str, jax.Array]:
     """Every tensor of the program by name, [N, ...] in its own dtype. Inputs and errors as `compile_exact`."""
-    return jax.jit(_evaluator(program), compiler_options=_SOUND)(*inputs)
+    return jax.jit(_evaluator(program))(*inputs)
 
 
 def compile_exact(program: Program) -> Callable[..., tuple[jax.Array, ...]]:
@@ -128,7 +123,4 @@ def compile_exact(program: Program) -> Callable[..., tuple[jax.Array, ...]]:
     compute; calling it raises ValueError for inputs of another number, dtype or shape.
     """
     evaluate = _evaluator(program)
-    outputs = program.graph.outputs
-    return jax.jit(
-        lambda *inputs: tuple(map(evaluate(*inputs).__getitem__, outputs)), compiler_options=_SOUND
-    )
+    return jax.jit(lambda *inputs: tuple(map(evaluate(*inputs).__getitem__, program.graph.outputs)))
