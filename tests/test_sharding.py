@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 import pytest
 
-from research.pytrees import flatten, select
-from research.spec import Stage
+from research.spec import Named, Stage
 from research.train import loop
 from research.train.arms import Arm, full
 from research.train.fit import Outcome, fit
@@ -21,15 +21,32 @@ from tests.smoke import Finished, arrays, largest_difference, same_bits, smoke, 
 EXP = smoke(v1_steps(6), "optim.lr=3e-3")
 V1 = Arm("v1")
 BREAK = 3
-# What the next batch norm takes out again has no gradient but rounding noise, and Adam makes full steps of it.
-NO_GRADIENT = ("*/project/norm/bias", "*/expand/norm/scale")
 
 
-def trained(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that the loss depends on."""
-    flat = flatten(params)
-    free = set(select(NO_GRADIENT, flat))
-    return {path: leaf for path, leaf in flat.items() if path not in free}
+def doubles(tree: Any) -> Any:
+    """A tree with its float32 leaves in float64."""
+    return jax.tree.map(lambda leaf: leaf.astype(np.float64) if leaf.dtype == np.float32 else leaf, tree)
+
+
+def in_doubles(devices: int, steps: int) -> tuple[Any, list[float]]:
+    """The state and losses of the baseline's compiled step, run in float64 on a number of devices.
+
+    In float32 rounding decides here and there on which side of a ReLU a pixel lies, and Adam makes full steps of
+    gradients that are rounding noise: a few steps later the weights differ by the learning rate.
+    """
+    before, mesh = fit(EXP, V1, Path("unused"), upto=0), data_mesh(devices)
+    (stage,) = EXP.tracks["v1"].stages
+    program, hyper = program_of(before.net, Named(), EXP.optim, EXP.new_chip, None, stage, EXP.seed)
+    state = jax.tree.map(np.asarray, initial_state(program, hyper, before.raw, before.norm_stats))
+    stream, losses = batches(EXP.data, EXP.optim.batch), []
+    given = [jax.tree.map(np.asarray, stream(EXP.seed, step)) for step in range(steps)]
+    chex.clear_trace_counter()
+    with jax.enable_x64(True):
+        state, step = place(doubles(state), replicated(mesh)), compiled_step.__wrapped__(program, mesh)
+        for batch in given:
+            state, terms = step(hyper, {}, state, place(doubles(batch), split_batch(mesh)))
+            losses.append(float(terms["loss"]))
+    return state, losses
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +83,21 @@ def break_at(patch: pytest.MonkeyPatch, stop: int) -> None:
     patch.setattr(loop, "batches", broken)
 
 
-def test_two_devices_are_one_device(fits: tuple[Outcome, Outcome]) -> None:
-    one, two = fits
-    start = fit(EXP, V1, Path("unused"), upto=0)
-    assert largest_difference(trained(one.raw), trained(two.raw)) < 1e-5
-    assert largest_difference(trained(one.raw), trained(start.raw)) > 1e-2
-    for leaf in jax.tree.leaves(two.raw):
-        assert leaf.sharding.is_fully_replicated
-        assert len(leaf.devices()) == 2
+def test_two_devices_are_one_device_in_doubles() -> None:
+    (start, _), (one, losses), (two, same) = (in_doubles(*at) for at in ((1, 0), (1, 6), (2, 6)))
+    assert one.params["stem"]["kernel"].dtype == np.float64
+    assert largest_difference(one, two) < 1e-9
+    assert largest_difference(one.params, start.params) > 1e-2
+    assert same == pytest.approx(losses, rel=1e-12)
 
 
-def test_two_devices_report_the_losses_of_one(folders: tuple[Path, Path]) -> None:
+def test_two_devices_train_like_one(folders: tuple[Path, Path], fits: tuple[Outcome, Outcome]) -> None:
     one, two = (losses(folder) for folder in folders)
     assert len(one) == 3
-    assert two == pytest.approx(one, rel=1e-5)
+    assert two == pytest.approx(one, rel=1e-2)
+    for leaf in jax.tree.leaves(fits[1].raw):
+        assert leaf.sharding.is_fully_replicated
+        assert len(leaf.devices()) == 2
 
 
 def test_every_link_has_the_same_terms_and_gradients_on_two_devices(finished: Finished) -> None:
@@ -101,14 +119,14 @@ def test_every_link_has_the_same_terms_and_gradients_on_two_devices(finished: Fi
 
 @pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)])
 def test_a_checkpoint_opens_on_another_number_of_devices(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: tuple[Outcome, Outcome], first: int, then: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: tuple[Path, Path], first: int, then: int
 ) -> None:
     with monkeypatch.context() as patch:
         break_at(patch, BREAK)
         with pytest.raises(KeyboardInterrupt):
             fit(EXP, V1, tmp_path, devices=first)
     outcome = fit(EXP, V1, tmp_path, devices=then)
-    assert largest_difference(trained(outcome.raw), trained(fits[0].raw)) < 1e-5
+    assert losses(tmp_path)[-1] == pytest.approx(losses(folders[0])[-1], rel=1e-2)
     assert len(jax.tree.leaves(outcome.raw)[0].devices()) == then
     again = fit(EXP, V1, tmp_path, devices=first)  # the finished outcome opens anywhere, to the bit
     assert same_bits(again.raw, outcome.raw)

@@ -46,7 +46,7 @@ _WHOLE = ("int8", "uint8", "int16")
 _ALIKE = frozenset({  # operators whose tensors of numbers are all of one type
     "ABS", "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "DEPTH_TO_SPACE", "DIV", "EXP", "EXPAND_DIMS", "HARD_SWISH",
     "LEAKY_RELU", "LOGISTIC", "MAXIMUM", "MAX_POOL_2D", "MEAN", "MINIMUM", "MUL", "NEG", "PACK", "PAD", "PADV2",
-    "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "RSQRT",
+    "RELU", "RELU6", "RELU_N1_TO_1", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "RSQRT",
     "SLICE", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQRT", "SQUARE", "SQUEEZE", "STRIDED_SLICE", "SUB",
     "TANH", "TRANSPOSE", "UNPACK",
 })  # fmt: skip
@@ -265,7 +265,7 @@ def unpack(model: bytes) -> Model:
     if not isinstance(model, bytes | bytearray):
         raise TypeError(f"model must be the bytes of a .tflite file, got {type(model).__name__}")
     if len(model) < 32 or model[4:8] != b"TFL3":
-        raise ValueError(f"not a .tflite file ({len(model)} bytes, no TFL3 mark): pass the exporter's bytes")
+        raise ValueError(f"not a .tflite file ({len(model)} bytes, no TFL3 mark): is it a TFLite model?")
     root = File(bytes(model)).root()
     codes = [(max(c.integer(0, "b"), c.integer(3)), c.text(1)) for c in root.tables(1)]
     named = [(CODES[n] if 0 <= n < len(CODES) else f"BUILTIN_{n}", custom) for n, custom in codes]
