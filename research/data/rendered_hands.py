@@ -4,15 +4,11 @@ Images are kept as 8-bit PNG in array_record files; what is read back, not what 
 Nothing here uses the network.
 """
 
-import contextlib
 import hashlib
 import inspect
 import io
 import json
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from research.data import render, scene, synthetic
+from research.data.prepared import LocalInfo, explained, open_split, prepare_once
 from research.data.synthetic import TEST_STREAM, RenderedHands, examples_at
 from research.hand import camera, chance, kinematics, pose, skeleton, surface
 
@@ -33,13 +30,7 @@ _DRAWN_BY = (chance, skeleton, kinematics, pose, surface, camera, render, scene,
 _BATCH = 64
 _SPLIT = "test"
 _VERSION = "1.0.0"
-
-
-class _LocalInfo(tfds.core.DatasetInfo):
-    """Data set information that is never looked up in a bucket on the network."""
-
-    def initialize_from_bucket(self) -> None:
-        """Does nothing."""
+_AGAIN = "run prepare_test_set again"
 
 
 class RenderedHandsBuilder(tfds.core.GeneratorBasedBuilder):
@@ -62,7 +53,7 @@ class RenderedHandsBuilder(tfds.core.GeneratorBasedBuilder):
             "image": tfds.features.Image(shape=(size, size, 1), encoding_format="png"),
             "keypoints": tfds.features.Tensor(shape=(21, 2), dtype=np.float32),
         }
-        return _LocalInfo(
+        return LocalInfo(
             builder=self,
             description="Held-out rendered hands",
             features=tfds.features.FeaturesDict(features),
@@ -102,10 +93,6 @@ def _folder(spec: RenderedHands, seed: int) -> str:
     return f"{spec.size_px}px_{spec.test_images}_seed{seed}_{hashlib.sha256(told.encode()).hexdigest()[:10]}"
 
 
-def _again(path: Path) -> str:
-    return f"delete {path} and run prepare_test_set again"
-
-
 def prepare_test_set(spec: RenderedHands, seed: int, data_dir: str | Path) -> Path:
     """Renders the held-out test set once and returns its folder under `data_dir`.
 
@@ -117,24 +104,7 @@ def prepare_test_set(spec: RenderedHands, seed: int, data_dir: str | Path) -> Pa
     """
     root = Path(data_dir).absolute()
     final = root / RenderedHandsBuilder.name / _folder(spec, seed) / _VERSION
-    if (final / "dataset_info.json").is_file():
-        return final
-    final.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".preparing_", dir=root))
-    try:
-        tfds.display_progress_bar(False)  # ours is shown instead
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder = RenderedHandsBuilder(spec, seed, str(aside))
-            builder.download_and_prepare()
-        shutil.rmtree(final, ignore_errors=True)
-        try:
-            os.rename(builder.data_dir, final)
-        except OSError:
-            if not (final / "dataset_info.json").is_file():  # else another process was quicker: the same set
-                raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return final
+    return prepare_once(final, root, lambda folder: RenderedHandsBuilder(spec, seed, folder))
 
 
 def read_test_set(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -148,25 +118,9 @@ def read_test_set(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
       ValueError: a file is damaged.
     """
     folder = Path(path)
-    if not (folder / "dataset_info.json").is_file():
-        raise FileNotFoundError(f"no prepared test set at {folder}: run prepare_test_set first")
-    try:
-        builder = tfds.builder_from_directory(folder)
-        split = builder.info.splits[_SPLIT]
-        missing = [name for name in split.filenames if not (folder / name).is_file()]
-        if missing:
-            raise FileNotFoundError(f"test set lacks the file {missing[0]}: {_again(folder)}")
-        decoders = {"image": tfds.decode.SkipDecoding()}
-        source = builder.as_data_source(split=_SPLIT, decoders=decoders)
+    source = open_split(folder, _SPLIT, ["image"], _AGAIN)
+    with explained(folder, _AGAIN):
         rows = [source[i] for i in range(len(source))]
         grey = [np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]
-        expected = split.num_examples
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # array_record, json and PNG each raise their own kind
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"test set at {folder} is damaged ({reason}): {_again(folder)}") from error
-    if len(rows) != expected:
-        raise ValueError(f"test set at {folder} holds {len(rows)} of {expected} examples: {_again(folder)}")
     images = np.stack(grey).astype(np.float32) / np.float32(255.0)
     return images, np.stack([row["keypoints"] for row in rows]).astype(np.float32)

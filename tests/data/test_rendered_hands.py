@@ -76,7 +76,7 @@ def test_an_interrupted_preparation_leaves_nothing_and_is_redone(tmp_path, monke
 
 def test_a_folder_without_its_description_is_redone(prepared, tmp_path):
     (prepared / "dataset_info.json").unlink()
-    with pytest.raises(FileNotFoundError, match="run prepare_test_set first"):
+    with pytest.raises(FileNotFoundError, match="run prepare_test_set again"):
         read_test_set(prepared)
     assert prepare_test_set(SPEC, SEED, tmp_path) == prepared
     assert len(read_test_set(prepared)[0]) == 5
@@ -87,7 +87,7 @@ def test_a_truncated_file_says_what_to_do(prepared, kept):
     file = record(prepared)
     whole = file.read_bytes()
     file.write_bytes(whole[: int(len(whole) * kept) if isinstance(kept, float) else kept])
-    with pytest.raises(ValueError, match=r"is damaged .*delete .* and run prepare_test_set again"):
+    with pytest.raises(ValueError, match=r"is damaged .*delete it and run prepare_test_set again"):
         read_test_set(prepared)
 
 
@@ -105,5 +105,5 @@ def test_a_missing_file_or_a_broken_description_says_what_to_do(prepared):
 
 
 def test_nothing_at_all_says_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no prepared test set"):
+    with pytest.raises(FileNotFoundError, match="no prepared data set"):
         read_test_set(tmp_path / "nowhere")
