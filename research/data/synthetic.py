@@ -109,6 +109,17 @@ def examples_at(
     return jax.tree.map(lambda part: part.reshape(-1, *part.shape[2:])[:count], drawn)
 
 
+def examples_together(
+    spec: RenderedHands, seed: jax.Array | int, indices: jax.Array, stream: int = TRAIN_STREAM
+) -> dict[str, jax.Array]:
+    """The examples of `examples_at` drawn in one go, without its loop: for chips that a loop of small turns starves.
+
+    Equal to rounding, not to the bit. Seed and indices may be traced.
+    """
+    root = jax.random.fold_in(jax.random.key(jnp.asarray(seed, jnp.uint32)), jnp.asarray(stream, jnp.uint32))
+    return jax.vmap(lambda index: _render(spec, jax.random.fold_in(root, index)))(indices.astype(jnp.uint32))
+
+
 def batch_at(
     spec: RenderedHands, seed: jax.Array | int, step: jax.Array | int, batch: int
 ) -> dict[str, jax.Array]:
