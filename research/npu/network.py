@@ -1,0 +1,58 @@
+"""A .tflite file as the rows that are priced: precision, 2:4 and encoded bytes from the file itself."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from research.graph.ir import Graph
+from research.graph.read import read
+from research.npu.table import HOST, LayerTable, layer_names, layer_table
+from research.npu.weights import with_kernels
+
+
+class Network(NamedTuple):
+    """What a file says: `names[i]` is the tensor that row i of `table` makes; `weights` counts the parameters."""
+
+    graph: Graph
+    names: tuple[str, ...]
+    table: LayerTable
+    bits: int  # of most activations, 8 or 16
+    weights: int
+
+
+def read_network(model: bytes) -> Network:
+    """The rows of a quantised .tflite, int8, int16x8 or mixed. What computes in float is left to the CPU.
+
+    Raises ValueError, one line, for a damaged file, an operator that is not read, and a float network.
+    """
+    program = read(bytes(model))
+    # A tensor without axes, as a number in an operation, is priced as one element.
+    tensors = tuple(replace(t, shape=t.shape or (1,)) for t in program.graph.tensors)
+    graph = replace(program.graph, tensors=tensors)
+    if not program.integers and not program.scales:
+        raise ValueError("this is a float network: an NPU runs integers, so quantise it to int8 first")
+    types = [program.dtype(node.output) for node in graph.nodes]
+    reads = [program.dtype((*node.inputs, node.output)[0]) for node in graph.nodes]
+    table = layer_table(graph)
+    bits = [16.0 if "int16" in pair else 8.0 for pair in zip(types, reads, strict=True)]
+    floats = np.array(
+        [
+            t == "float32" and n.op not in ("quantize", "constant")
+            for t, n in zip(types, graph.nodes, strict=True)
+        ]
+    )
+    kernels = {
+        node.kernel: program.integers[node.output].kernel
+        for node in graph.nodes
+        if node.kernel and node.output in program.integers
+    }
+    shared = {path: k for path, k in kernels.items() if k.dtype == np.int8}
+    table = with_kernels(table, graph, shared)
+    op = np.where(floats, HOST, np.asarray(table.op))
+    table = table._replace(op=jnp.asarray(op, jnp.float32), bits=jnp.asarray(bits, jnp.float32))
+    weights = sum(int(k.size) for k in kernels.values())
+    return Network(
+        graph, layer_names(graph), table, 16 if np.mean(np.array(bits) == 16) > 0.5 else 8, weights
+    )
