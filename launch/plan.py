@@ -7,7 +7,7 @@ any driver, after any crash, on any machine, plans the same generation. Grid, ra
 import dataclasses as dc
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from launch.space import Choice, Domain, Float, Int, grid_of
 __all__ = ["Choice", "Float", "Int", "Point", "Results", "Sweep", "plan"]
 
 Point = Mapping[str, Any]
-Results = Sequence[tuple[Point, Mapping[str, float]]]
+Results = Iterable[tuple[int, Point, Mapping[str, float]]]  # number, point and metrics of trials
 SAMPLERS = ("grid", "random", "qmc", "tpe", "nsga2")
 LEARNING = ("tpe", "nsga2")
+TRIES = 16  # for a point that was not run before
 _BRED = "NSGAIISampler:generation"  # where Optuna keeps which generation a trial was of
 
 
@@ -71,9 +72,9 @@ class Sweep:
 def plan(sweep: Sweep, generation: int, results: Results) -> list[Point]:
     """The points of a generation, counted from 0.
 
-    results: point and metrics of the finished trials of earlier generations, in the order of the trials. A metric that
-    is lacking or not finite counts as bad as can be. Raises ModuleNotFoundError for tpe and nsga2 without Optuna,
-    ValueError for a generation that the sweep does not have.
+    results: what is known of the trials, in any order; those of this generation and later ones are not looked at. A
+    metric that is lacking or not finite counts as bad as can be, so a failed trial is one without metrics. Raises
+    ValueError for a generation that the sweep does not have, and for tpe and nsga2 without Optuna.
     """
     first = generation * sweep.generation
     count = min(sweep.generation, sweep.trials - first)
@@ -90,7 +91,8 @@ def plan(sweep: Sweep, generation: int, results: Results) -> list[Point]:
         ]
     if sweep.sampler == "qmc":
         return _spread(sweep, first, count)
-    return _suggested(sweep, generation, count, results)
+    earlier = sorted((known for known in results if known[0] < first), key=lambda known: known[0])
+    return _suggested(sweep, generation, count, earlier)
 
 
 def _drawn(sweep: Sweep, rng: np.random.Generator) -> Point:
@@ -112,9 +114,15 @@ def _spread(sweep: Sweep, first: int, count: int) -> list[Point]:
 
 
 def _suggested(sweep: Sweep, generation: int, count: int, results: Results) -> list[Point]:
-    """What Optuna's sampler asks for, knowing the results."""
-    import optuna  # an extra
+    """What Optuna's sampler asks for, knowing the results.
 
+    It may ask for a point twice, most of all NSGA-II; a trial gives the same again, so it is asked for another, then a
+    random one is taken, and only a space without a new point repeats one.
+    """
+    try:
+        import optuna
+    except ModuleNotFoundError:
+        raise ValueError(f"the sampler {sweep.sampler!r} needs Optuna: pip install '.[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     domains = {name: _distribution(domain) for name, domain in sweep.space.items()}
     seed = int(np.random.SeedSequence((sweep.seed, generation)).generate_state(1)[0])
@@ -127,7 +135,7 @@ def _suggested(sweep: Sweep, generation: int, count: int, results: Results) -> l
         directions=["minimize" if way == "min" else "maximize" for way in sweep.objectives.values()],
         sampler=sampler,
     )
-    for number, (point, metrics) in enumerate(results):
+    for number, point, metrics in results:
         values, over = _judged(sweep, metrics)
         study.add_trial(
             optuna.trial.create_trial(
@@ -135,11 +143,22 @@ def _suggested(sweep: Sweep, generation: int, count: int, results: Results) -> l
                 distributions=domains,
                 values=values,
                 constraints=over,
-                system_attrs={_BRED: number // max(2, sweep.generation)},
+                system_attrs={_BRED: number // sweep.generation},
             )
         )
-    asked = [study.ask(domains) for _ in range(count)]
-    return [{name: _value(sweep.space[name], trial.params[name]) for name in domains} for trial in asked]
+    seen, points = {repr({name: point[name] for name in domains}) for _, point, _ in results}, list[Point]()
+    for number in range(generation * sweep.generation, generation * sweep.generation + count):
+        asked = (_point(sweep, study.ask(domains).params) for _ in range(TRIES))
+        drawn = (_drawn(sweep, np.random.default_rng((sweep.seed, number, again))) for again in range(TRIES))
+        fresh = (point for point in itertools.chain(asked, drawn) if repr(point) not in seen)
+        points.append(next(fresh, _drawn(sweep, np.random.default_rng((sweep.seed, number)))))
+        seen.add(repr(points[-1]))
+    return points
+
+
+def _point(sweep: Sweep, keys: Mapping[str, Any]) -> Point:
+    """The point that Optuna's parameters mean, its fields in the order of the space."""
+    return {name: _value(domain, keys[name]) for name, domain in sweep.space.items()}
 
 
 def _judged(sweep: Sweep, metrics: Mapping[str, float]) -> tuple[list[float], dict[str, float]]:

@@ -29,6 +29,9 @@ class Store(Protocol):
     def read(self, name: str) -> dict[str, Any] | None:
         """The JSON object called `name`, None where there is none. ValueError where it is damaged."""
 
+    def read_bytes(self, name: str) -> bytes | None:
+        """The file called `name`, None where there is none."""
+
     def write(self, name: str, obj: dict[str, Any]) -> None:
         """Puts a JSON object under `name`: readers see the old one or the new one, and no half of it."""
 
@@ -42,7 +45,10 @@ class Store(Protocol):
         """Adds lines to a file that people read and nothing depends on."""
 
     def lease(self, name: str, ttl_s: float) -> contextlib.AbstractContextManager[None]:
-        """While entered nobody else can enter `name`; free again at most `ttl_s` after its death. Raises Busy."""
+        """While entered nobody else can enter `name`; free again at most `ttl_s` after its death. Raises Busy.
+
+        Somebody who was cut off for so long that another took over is ended at once, with exit code 128.
+        """
 
     def folder(self, name: str) -> Path | None:
         """The folder `name` on this machine's disk, None where the store is elsewhere."""
@@ -60,11 +66,13 @@ class Store(Protocol):
 def open_store(url: str) -> Store:
     """The store at a local path or `gs://bucket/prefix`; nothing is touched before it is used.
 
-    Raises ValueError for another scheme, ModuleNotFoundError for gs:// without the extra `gcs`.
+    Raises ValueError for another scheme and for gs:// without the extra `gcs`, OSError without credentials for it.
     """
     if url.startswith("gs://"):
-        from launch.store_gcs import BucketStore  # gcsfs is an extra
-
+        try:
+            from launch.store_gcs import BucketStore
+        except ModuleNotFoundError:
+            raise ValueError(f"--store {url!r} needs google-cloud-storage: pip install '.[gcs]'") from None
         return BucketStore(url)
     if "://" in url:
         raise ValueError(f"--store {url!r}: a store is a folder or gs://bucket/prefix")
@@ -101,11 +109,15 @@ class LocalStore:
 
     def read(self, name: str) -> dict[str, Any] | None:
         """See `Store`."""
+        data = self.read_bytes(name)
+        return None if data is None else decode(data, f"{self.url}/{name}")
+
+    def read_bytes(self, name: str) -> bytes | None:
+        """See `Store`."""
         try:
-            data = (self.root / name).read_bytes()
+            return (self.root / name).read_bytes()
         except FileNotFoundError:
             return None
-        return decode(data, f"{self.url}/{name}")
 
     def write(self, name: str, obj: dict[str, Any]) -> None:
         """See `Store`."""
@@ -114,19 +126,20 @@ class LocalStore:
     def write_bytes(self, name: str, data: bytes) -> None:
         """See `Store`."""
         path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        number, aside = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(number, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(aside, 0o644)
-            os.replace(aside, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(aside)
-            raise
+        with self._written():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            number, aside = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+            try:
+                with os.fdopen(number, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.chmod(aside, 0o644)
+                os.replace(aside, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(aside)
+                raise
 
     def names(self, prefix: str) -> list[str]:
         """See `Store`."""
@@ -136,25 +149,28 @@ class LocalStore:
     def append_log(self, name: str, text: str) -> None:
         """See `Store`."""
         path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            file.write(text)
+        with self._written():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a") as file:
+                file.write(text)
 
     @contextlib.contextmanager
     def lease(self, name: str, ttl_s: float) -> Iterator[None]:
         """See `Store`."""
         path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as file:
+        with self._written():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
                 who = file.read().strip() or "another process"
                 raise Busy(f"{self.url}: {name} is held by {who}") from None
-            file.truncate(0)
-            file.write(holder())
-            file.flush()
+            with contextlib.suppress(OSError):  # a full disk: the name is for people only, the flock holds
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), holder().encode())
             yield
 
     def folder(self, name: str) -> Path | None:
@@ -170,8 +186,14 @@ class LocalStore:
     def check(self) -> None:
         """See `Store`."""
         probe = f".probe-{os.getpid()}-{time.monotonic_ns()}"
-        try:
-            self.write(probe, {"written": True})
+        self.write(probe, {"written": True})
+        with self._written():
             (self.root / probe).unlink()
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Turns what the system says of a write into one line that names the store."""
+        try:
+            yield
         except OSError as error:
             raise OSError(f"the store {self.url} cannot be written: {error.strerror or error}") from error

@@ -24,23 +24,67 @@ from google.cloud import storage
 from launch.store import Busy, decode, encode, holder
 
 _TIMEOUT_S = 60
+LOST = 128  # exit code: the machine's fault, so the work is done again
+_UNKNOWN = "another process, just now"
 _FAULTS = (exceptions.GoogleAPIError, GoogleAuthError, OSError)
+
+
+class _Lease:
+    """An object {holder, until}. Who is told of a conflict looks who holds it: an answer of the server may be lost."""
+
+    def __init__(self, blob: Any, me: str, ttl_s: float) -> None:
+        self._blob, self._me, self._ttl_s, self._generation = blob, me, ttl_s, 0
+
+    def take(self) -> str:
+        """ "" when it is ours now, else who holds it."""
+        who, until, self._generation = self._look()
+        return who if until > time.time() else self.renew()
+
+    def renew(self) -> str:
+        """Moves the deadline on: "" when that worked, else who holds it."""
+        told = json.dumps({"holder": self._me, "until": time.time() + self._ttl_s})
+        try:
+            self._blob.upload_from_string(told, if_generation_match=self._generation, timeout=_TIMEOUT_S)
+        except exceptions.PreconditionFailed:
+            who, _, self._generation = self._look()
+            return "" if who == self._me else who
+        self._generation = self._blob.generation
+        return ""
+
+    def give_back(self) -> None:
+        """Deletes it if it is still ours."""
+        self._blob.delete(if_generation_match=self._generation, timeout=_TIMEOUT_S)
+
+    def _look(self) -> tuple[str, float, int]:
+        """Holder, deadline and generation as the server has them; 0 is the generation of what is not there."""
+        found = self._blob.bucket.get_blob(self._blob.name, timeout=_TIMEOUT_S)
+        if found is None:
+            return _UNKNOWN, 0.0, 0
+        seen = int(found.generation)
+        try:
+            told = decode(found.download_as_bytes(timeout=_TIMEOUT_S), "a lease")
+        except exceptions.NotFound:  # it went or changed hands meanwhile
+            return _UNKNOWN, 0.0, 0
+        except ValueError:  # damaged: nobody's
+            return _UNKNOWN, 0.0, seen
+        return str(told.get("holder")), float(told.get("until", 0.0)), seen
 
 
 class BucketStore:
     """`gs://bucket/prefix`."""
 
     def __init__(self, url: str) -> None:
-        """A store at `url`; the bucket must exist. ValueError for a url without a bucket."""
+        """A store at `url`; the bucket must exist. ValueError for a url without one, OSError without credentials."""
         bucket, _, prefix = url.removeprefix("gs://").strip("/").partition("/")
         if not bucket:
             raise ValueError(f"--store {url!r} names no bucket: gs://bucket/prefix")
         self.url, self._prefix = url.rstrip("/"), f"{prefix}/" if prefix else ""
-        if os.environ.get("STORAGE_EMULATOR_HOST"):
-            client = storage.Client(project="fake", credentials=AnonymousCredentials())
-        else:
-            client = storage.Client()
-        self._bucket = client.bucket(bucket)
+        with self._reached("reached"):
+            if os.environ.get("STORAGE_EMULATOR_HOST"):
+                client = storage.Client(project="fake", credentials=AnonymousCredentials())
+            else:
+                client = storage.Client()
+            self._bucket = client.bucket(bucket)
 
     def _blob(self, name: str) -> Any:
         return self._bucket.blob(self._prefix + name)
@@ -58,12 +102,16 @@ class BucketStore:
 
     def read(self, name: str) -> dict[str, Any] | None:
         """See `Store`."""
+        data = self.read_bytes(name)
+        return None if data is None else decode(data, f"{self.url}/{name}")
+
+    def read_bytes(self, name: str) -> bytes | None:
+        """See `Store`."""
         with self._reached("read"):
             try:
-                data = self._blob(name).download_as_bytes(timeout=_TIMEOUT_S)
+                return bytes(self._blob(name).download_as_bytes(timeout=_TIMEOUT_S))
             except exceptions.NotFound:
                 return None
-        return decode(data, f"{self.url}/{name}")
 
     def write(self, name: str, obj: dict[str, Any]) -> None:
         """See `Store`."""
@@ -83,40 +131,25 @@ class BucketStore:
 
     def append_log(self, name: str, text: str) -> None:
         """See `Store`. Objects cannot grow: the file is written again."""
-        blob = self._blob(name)
-        with self._reached("written"):
-            try:
-                before = blob.download_as_bytes(timeout=_TIMEOUT_S)
-            except exceptions.NotFound:
-                before = b""
-            blob.upload_from_string(before + text.encode(), timeout=_TIMEOUT_S)
+        self.write_bytes(name, (self.read_bytes(name) or b"") + text.encode())
 
     @contextlib.contextmanager
     def lease(self, name: str, ttl_s: float) -> Iterator[None]:
         """See `Store`. Clocks of machines must agree to well within `ttl_s`."""
-        me, blob, over = f"{holder()} {uuid.uuid4().hex[:8]}", self._blob(name), threading.Event()
-
-        def claim(generation: int) -> None:
-            told = json.dumps({"holder": me, "until": time.time() + ttl_s})
-            blob.upload_from_string(told, if_generation_match=generation, timeout=_TIMEOUT_S)
+        mine, over = _Lease(self._blob(name), f"{holder()} {uuid.uuid4().hex[:8]}", ttl_s), threading.Event()
+        with self._reached("written"):
+            other = mine.take()
+        if other:
+            raise Busy(f"{self.url}: {name} is held by {other}")
 
         def beat() -> None:
             while not over.wait(ttl_s / 4):
-                with contextlib.suppress(
-                    *_FAULTS
-                ):  # the next beat tries again; lost for ttl_s, it is another's
-                    claim(blob.generation)
+                with contextlib.suppress(*_FAULTS):  # the next beat tries again
+                    if taker := mine.renew():
+                        line = f"error: {self.url}: {name} was lost to {taker}; this process ends"
+                        os.write(2, f"{line}\n".encode())
+                        os._exit(LOST)
 
-        with self._reached("written"):
-            held = self._bucket.get_blob(self._prefix + name)
-            if held is not None:
-                said = decode(held.download_as_bytes(timeout=_TIMEOUT_S), f"{self.url}/{name}")
-                if said["until"] > time.time():
-                    raise Busy(f"{self.url}: {name} is held by {said['holder']}")
-            try:
-                claim(0 if held is None else held.generation)
-            except exceptions.PreconditionFailed:
-                raise Busy(f"{self.url}: {name} was taken by another process just now") from None
         beating = threading.Thread(target=beat, daemon=True)
         beating.start()
         try:
@@ -125,7 +158,7 @@ class BucketStore:
             over.set()
             beating.join()
             with contextlib.suppress(*_FAULTS):
-                blob.delete(if_generation_match=blob.generation, timeout=_TIMEOUT_S)
+                mine.give_back()
 
     def folder(self, name: str) -> Path | None:
         """See `Store`."""

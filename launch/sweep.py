@@ -1,117 +1,237 @@
-"""Run a config's sweep, one trial after another on this machine.
+"""Run a config's sweep, on this machine or on a Ray cluster; the same command goes on after any interruption.
 
-    python -m launch.sweep configs/x.py --store sweeps/x [--sweep NAME] [--smoke] [--dry-run]
+    python -m launch.sweep configs/x.py --store DIR|gs://BUCKET/PREFIX [--sweep NAME] [--on local|ray] [--dry-run]
+    python -m launch.sweep status|table|cancel|retry-failed --store ...
 
-The config's `sweep()` yields points, dicts of {dotted field: value}. Point i becomes the process
-`python -m research.run CONFIG field=value ... --workdir STORE/trial-<i>`. A trial that has its result.json is
-not run again, so the same command goes on after any interruption.
+The config's `sweep()` yields points, dicts of {dotted field: value}, or returns a `launch.plan.Sweep`. A point becomes
+one process, `python -m launch.trial STORE NUMBER`, and does what `python -m research.run CONFIG field=value ...` does.
 """
 
 import argparse
-import csv
-import io
-import json
+import contextlib
+import errno
 import shlex
-import subprocess
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
-from research import spec
-from research.report.atomic import write_text
+from launch.board import Board, board, one_line
+from launch.drive import Cancelled, forgive, run_trials
+from launch.executors import Executor, Local, RayExecutor
+from launch.job import Job, claim, held_job, job_of, overrides, write_spec
+from launch.plan import Point, Sweep, plan
+from launch.store import Busy, Store, open_store
+from launch.tally import Tally
+from launch.trial import folder_of, words_of
 
-Point = Mapping[str, Any]
-Runner = Callable[[Sequence[str]], int]  # a command to its exit code
+DRIVER_S = 30.0
+TRIAL = (sys.executable, "-m", "launch.trial")
+INTERRUPTED, TERMINATED = 130, 143
 
 
-def points_of(config: Path, name: str) -> list[Point]:
-    """The points that the function `name` of a config file yields.
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the command line."""
+    out = argparse.ArgumentParser(prog="python -m launch.sweep", description=__doc__, formatter_class=_Raw)
+    add = out.add_argument
+    add(
+        "what",
+        metavar="CONFIG|status|table|cancel|retry-failed",
+        help="a config file, or what to do with a store",
+    )
+    add(
+        "--store",
+        required=True,
+        metavar="URL",
+        help="a folder or gs://bucket/prefix: all that is known lies there",
+    )
+    add("--sweep", default="sweep", metavar="NAME", help="the config's function (default: sweep)")
+    add("--smoke", action="store_true", help="shrink every trial to seconds")
+    add("--trials", type=int, metavar="N", help="another number of trials than the sweep's")
+    add("--on", choices=("local", "ray"), default="local", help="where trials run (default: this machine)")
+    add(
+        "--address",
+        default="local",
+        help="of the Ray cluster, host:port (default: one of its own, on this machine)",
+    )
+    add("--slots", type=int, default=0, metavar="N", help="trials at once (default: 1; with Ray what fits)")
+    add("--needs", default="CPU=1", metavar="NAME=N,...", help="what a trial takes on Ray, such as TPU=4")
+    add("--dry-run", action="store_true", help="print the commands of the first generation and write nothing")
+    return out
 
-    Raises ValueError if there is no such function or no point, and what `spec.load` raises for a point that
-    does not fit the config: a typo is found before the first trial.
-    """
-    sweep = getattr(spec.config_module(config), name, None)
-    if not callable(sweep):
-        raise ValueError(f"{config} has no {name}(); write one that yields {{'dotted.field': value}}")
-    points: list[Point] = list(sweep())
-    if not points:
-        raise ValueError(f"{name}() of {config} yields no point")
-    for point in points:
-        spec.load(config, overrides(point))
+
+class _Raw(argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def main(arguments: Sequence[str] | None = None, trial: Sequence[str] = TRIAL) -> int:
+    """The command line; `trial` gets the store and a number. Returns 0 all done, 1 a trial failed, 2 bad input (one
+    line), 130 stopped, 143 cancelled or terminated."""
+    asked = parser().parse_args(arguments)
+    verbs = {"status": status, "table": table, "cancel": cancel, "retry-failed": retry_failed}
+    try:
+        if asked.what in verbs:
+            return verbs[asked.what](open_store(asked.store))
+        job = job_of(asked.what, asked.sweep, asked.smoke, asked.trials)
+        if asked.dry_run:
+            return dry_run(job, asked.store)
+        with _terminable():
+            return start(job, asked, trial)
+    except KeyboardInterrupt as stop:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return TERMINATED if stop.args or isinstance(stop, Cancelled) else INTERRUPTED
+    except (OSError, ValueError, KeyError, TypeError, ModuleNotFoundError) as error:
+        said = error.args[0] if isinstance(error, KeyError) and error.args else error
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        said = (
+            f"no space left for the store {asked.store}; make room, the same command goes on"
+            if full
+            else said
+        )
+        print(f"error: {' '.join(str(said).split())}", file=sys.stderr)
+        return 2
+
+
+def start(job: Job, asked: argparse.Namespace, trial: Sequence[str]) -> int:
+    """Drives a sweep to its end; returns 0, or 1 when a trial failed."""
+    store, needs = open_store(asked.store), needs_of(asked.needs)
+    if asked.slots < 0:
+        raise ValueError(f"--slots {asked.slots}: must be at least 1")
+    store.check()
+    try:
+        with store.lease("driver", DRIVER_S), contextlib.ExitStack() as stack:
+            claim(store, job)
+            store.write("cancel.json", {})
+            executor = executor_of(asked, [*trial, asked.store], needs)
+            stack.callback(executor.stop)
+            return int(run(store, job, executor, stack.enter_context(board())) > 0)
+    except Busy as busy:
+        raise ValueError(f"another driver works on this store: {busy}") from None
+
+
+def executor_of(asked: argparse.Namespace, command: Sequence[str], needs: Mapping[str, float]) -> Executor:
+    """Where the trials run, as asked."""
+    if asked.on == "ray":
+        return RayExecutor(command, asked.slots, asked.address, needs)
+    return Local(command, asked.slots or 1)
+
+
+def run(store: Store, job: Job, executor: Executor, shown: Board) -> int:
+    """Runs what is not done yet, generation by generation, and writes the tables; returns how many trials failed."""
+    tally = Tally(job)
+
+    def heard(number: int, what: str) -> None:
+        tally.hear(store, number, what)
+        if what != "started":
+            shown.say(f"trial {number} {what}: {tally.title(number)}  [{one_line(tally.view())}]")
+        shown.show(tally.view())
+
+    for generation, numbers in enumerate(job.generations()):
+        points = points_of(store, job, generation, tally)
+        for number, point in zip(numbers, points, strict=True):
+            write_spec(store, job, number, point)
+            tally.take(store, number, point)
+        shown.show(tally.view())
+        try:
+            run_trials(store, numbers, executor, job.max_failures, heard)
+        finally:
+            tally.write(store)
+    shown.say(one_line(tally.view()))
+    return tally.failed
+
+
+def points_of(store: Store, job: Job, generation: int, tally: Tally) -> list[Point]:
+    """The points of a generation: as they were planned before, or planned now from what earlier ones gave."""
+    name = f"plan/gen_{generation:04d}.json"
+    if kept := store.read(name):
+        return list(kept["points"])
+    points = plan(job.sweep, generation, tally.results()) if isinstance(job.sweep, Sweep) else list(job.sweep)
+    store.write(name, {"points": points})
     return points
 
 
-def overrides(point: Point) -> list[str]:
-    """A point as the words of a command line, `field=literal`."""
-    return [f"{field}={value!r}" for field, value in point.items()]
+def first_points(job: Job) -> list[Point]:
+    """The points of the first generation."""
+    return plan(job.sweep, 0, []) if isinstance(job.sweep, Sweep) else list(job.sweep)
 
 
-def command(config: Path, point: Point, workdir: Path, smoke: bool) -> list[str]:
-    """The command of one trial."""
-    words = [sys.executable, "-m", "research.run", str(config), *overrides(point), "--workdir", str(workdir)]
-    return words + ["--smoke"] * smoke
+def dry_run(job: Job, url: str) -> int:
+    """Prints the commands by which the trials of the first generation could be run by hand."""
+    for number, point in enumerate(first_points(job)):
+        workdir = Path(url) / folder_of(number) / "run"
+        words = words_of({"config": job.config, "overrides": overrides(point), "smoke": job.smoke}, workdir)
+        print(shlex.join([sys.executable, "-m", "research.run", *words]))
+    return 0
 
 
-def claim(store: Path, identity: str) -> None:
-    """Make `store` this sweep's. Raises ValueError if it is another's, OSError if it cannot be written."""
-    store.mkdir(parents=True, exist_ok=True)
-    mark = store / "sweep.json"
-    if mark.exists() and mark.read_text() != identity:
-        raise ValueError(f"{store} holds another sweep (see {mark}); choose another --store")
-    write_text(mark, identity)
+def status(store: Store) -> int:
+    """Prints how the sweep of a store stands."""
+    tally = known(store)
+    for number, state in tally.states.items():
+        print(f"trial {number} {state}: {tally.title(number)}")
+    print(one_line(tally.view()))
+    return 0
 
 
-def trials_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as CSV, with a column for every key in order of appearance."""
-    table = io.StringIO()
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [[row.get(column, "") for column in columns] for row in rows]
-    csv.writer(table, lineterminator="\n").writerows([columns, *lines])
-    return table.getvalue()
+def table(store: Store) -> int:
+    """Writes the tables again from what the store holds, and prints the front."""
+    tally = known(store)
+    tally.write(store)
+    print(one_line(tally.view()))
+    return 0
 
 
-def run(config: Path, points: Sequence[Point], store: Path, smoke: bool, runner: Runner) -> int:
-    """Run what is not done yet, writing STORE/trials.csv after each trial; returns how many failed."""
-    identity = {"config": config.name, "smoke": smoke, "points": [overrides(point) for point in points]}
-    claim(store, json.dumps(identity, indent=1) + "\n")
-    rows: list[dict[str, Any]] = [{"trial": i, "state": "waiting", **point} for i, point in enumerate(points)]
-    for row, point in zip(rows, points, strict=True):
-        workdir = store / f"trial-{row['trial']:04d}"
-        result = workdir / "result.json"
-        code = 0 if result.exists() else runner(command(config, point, workdir, smoke))
-        row["state"] = "done" if code == 0 and result.exists() else f"failed ({code})"
-        if row["state"] == "done":
-            scores = json.loads(result.read_text())["rows"][-1]
-            row |= {key: x for key, x in scores.items() if isinstance(x, int | float) and key != "row"}
-        print(f"trial {row['trial']} {row['state']}: {' '.join(overrides(point))}", flush=True)
-        write_text(store / "trials.csv", trials_csv(rows))
-    return sum(row["state"] != "done" for row in rows)
+def cancel(store: Store) -> int:
+    """Asks the driver of a store to stop: its trials save and end."""
+    held_job(store)
+    store.write("cancel.json", {"cancel": True})
+    print("the driver stops within seconds; the sweep's own command goes on")
+    return 0
 
 
-def main(arguments: Sequence[str] | None = None, runner: Runner = subprocess.call) -> int:
-    """The command line; returns 0 all done, 1 a trial failed, 2 bad input (one line), 130 stopped."""
-    parser = argparse.ArgumentParser(prog="python -m launch.sweep", description=run.__doc__)
-    add = parser.add_argument
-    add("config", type=Path)
-    add("--sweep", default="sweep", metavar="NAME", help="the config's function that yields points")
-    add("--store", type=Path, required=True, metavar="DIR", help="where trials and trials.csv go")
-    add("--smoke", action="store_true", help="shrink every trial to seconds")
-    add("--dry-run", action="store_true", help="print the commands and write nothing")
-    asked = parser.parse_args(arguments)
+def retry_failed(store: Store) -> int:
+    """Lets every failed trial be tried again by the next driver."""
+    tally = known(store)
+    failed = [number for number, state in tally.states.items() if state.startswith("failed")]
+    with store.lease("driver", DRIVER_S):
+        for number in failed:
+            forgive(store, number)
+    print(f"{len(failed)} trials are tried again when the sweep's own command is run")
+    return 0
+
+
+def known(store: Store) -> Tally:
+    """The sweep a store holds as it stands, without changing anything."""
+    job = held_job(store)
+    tally = Tally(job)
+    for number in range(job.size):
+        if told := store.read(f"{folder_of(number)}/spec.json"):
+            tally.take(store, number, told["point"])
+    return tally
+
+
+def needs_of(text: str) -> dict[str, float]:
+    """`"TPU=4,CPU=1"` as numbers by name. ValueError for anything else."""
+    pairs = [part.partition("=") for part in text.split(",") if part]
     try:
-        points = points_of(asked.config, asked.sweep)
-        if asked.dry_run:
-            for i, point in enumerate(points):
-                print(shlex.join(command(asked.config, point, asked.store / f"trial-{i:04d}", asked.smoke)))
-            return 0
-        return int(run(asked.config, points, asked.store, asked.smoke, runner) > 0)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-        return 2
+        return {name.strip(): float(amount) for name, _, amount in pairs}
+    except ValueError:
+        raise ValueError(f"--needs {text!r} is not of the form NAME=NUMBER,...") from None
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM inside stops the sweep as Ctrl-C does."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("terminated")
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from launch.plan import Choice, Float, Int, Point, Sweep, plan
 
@@ -21,14 +23,17 @@ def sweep(sampler: str, **changes: Any) -> Sweep:
 def measured(point: Point) -> dict[str, float]:
     """A trial with a trade-off: more blocks are slower and better; one learning rate is best."""
     off = (np.log10(point["optim.lr"]) + 2) ** 2
-    return {"error_px": off + 4 / point["blocks"] + (point["head"] == "gap"), "ms": float(point["blocks"])}
+    return {
+        "error_px": float(off + 4 / point["blocks"] + (point["head"] == "gap")),
+        "ms": float(point["blocks"]),
+    }
 
 
 def played(asked: Sweep) -> list[Point]:
     """All points of a sweep, planned generation by generation."""
     points: list[Point] = []
     for generation in range(-(-asked.trials // asked.generation)):
-        known = [(point, measured(point)) for point in points] if asked.objectives else []
+        known = [(n, point, measured(point)) for n, point in enumerate(points)] if asked.objectives else []
         points += plan(asked, generation, known)
     return points
 
@@ -71,6 +76,31 @@ def test_another_process_plans_the_same(asked: Sweep) -> None:
     assert done.stdout.strip() == repr(plan(asked, 1, []))
 
 
+def any_order_plans_the_same(sampler: str, chance: Any) -> None:
+    """Results shuffled, and with those of this generation and the next among them."""
+    asked = sweep(sampler, constraints={"ms": 4.0})
+    points = [*plan(asked, 0, []), *plan(sweep("random"), 1, []), *plan(sweep("random"), 2, [])]
+    known = [(n, point, measured(point)) for n, point in enumerate(points)]
+    mixed = list(known)
+    chance.shuffle(mixed)
+    assert plan(asked, 1, mixed) == plan(asked, 1, known[:8])
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
+@settings(max_examples=10)
+@given(chance=st.randoms(use_true_random=False))
+def test_samplers_do_not_care_in_which_order_trials_ended(sampler: str, chance: Any) -> None:
+    any_order_plans_the_same(sampler, chance)
+
+
+def test_without_optuna_learners_say_what_is_missing() -> None:
+    words = "import sys; sys.modules['optuna'] = None; from launch.plan import *; "
+    words += f"plan({sweep('tpe')!r}, 0, [])"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last == "ValueError: the sampler 'tpe' needs Optuna: pip install '.[sweep]'"
+
+
 def test_what_cannot_be_swept_is_refused() -> None:
     for changes, words in (
         ({"space": {}}, "space has no field"),
@@ -102,9 +132,41 @@ def test_learners_are_pure_and_better_than_chance(sampler: str) -> None:
     chance = [best(sweep("random", trials=64, seed=seed)) for seed in range(3)]
     learnt = [best(sweep(sampler, trials=64, seed=seed)) for seed in range(3)]
     assert np.mean(learnt) < np.mean(chance)
-    known = [(point, measured(point)) for point in plan(asked, 0, [])]
-    broken = [*known[:3], (known[3][0], {"ms": float("nan")})]
-    assert plan(asked, 1, broken) == plan(asked, 1, broken)
+    known = [(n, point, measured(point)) for n, point in enumerate(plan(asked, 0, []))]
+    failed = [*known[:3], (3, known[3][1], {"ms": float("nan")}), (4, known[4][1], {})]
+    assert plan(asked, 1, failed) == plan(asked, 1, failed)
+    assert plan(asked, 1, failed) != plan(asked, 1, known)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_learners_plan_the_same_in_any_process(sampler: str) -> None:
+    """Needs Optuna (extra `sweep`)."""
+    asked = sweep(sampler)
+    known = [(n, point, measured(point)) for n, point in enumerate(played(asked)[:16])]
+    words = f"from launch.plan import *; print(plan({asked!r}, 2, {known!r}))"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == repr(plan(asked, 2, known))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+@settings(max_examples=20)
+@given(chance=st.randoms(use_true_random=False))
+def test_learners_do_not_care_in_which_order_trials_ended(sampler: str, chance: Any) -> None:
+    """Needs Optuna (extra `sweep`)."""
+    any_order_plans_the_same(sampler, chance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_learners_run_no_point_twice_while_there_are_others(sampler: str) -> None:
+    """Needs Optuna (extra `sweep`)."""
+    assert len(set(map(repr, played(sweep(sampler, trials=64))))) == 64
+    few = sweep(sampler, space=SPACE | {"optim.lr": Choice(0.1, 0.01)}, trials=20)
+    points = played(few)
+    assert len(points) == 20
+    assert len(set(map(repr, points))) >= 15  # of 16
 
 
 @pytest.mark.slow

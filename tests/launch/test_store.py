@@ -39,6 +39,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (folder / "attempts.log").read_text() == "one\ntwo\n"
     assert store.names("trials") == ["trials/00000/attempts.log", "trials/00000/result.json"]
     assert store.names("plan") == []
+    assert store.read_bytes("trials/00000/attempts.log") == b"one\ntwo\n"
+    assert store.read_bytes("trials/00001/attempts.log") is None
 
 
 @given(
@@ -121,7 +123,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     assert ours.poll(60)
     error, found, names = ours.recv()
     child.join()
-    assert "too large" in error
+    assert error.endswith("cannot be written: File too large")
     assert found == {"n": 1}
     assert names == ["x.json"]
 
@@ -146,6 +148,14 @@ def test_pushing_and_pulling_a_local_store_does_nothing(tmp_path: Path) -> None:
 def test_another_scheme_is_refused() -> None:
     with pytest.raises(ValueError, match="a store is a folder or gs://bucket/prefix"):
         open_store("s3://bucket/x")
+
+
+def test_without_googles_package_a_bucket_says_what_is_missing() -> None:
+    words = "import sys; sys.modules['google.cloud'] = None; from launch.store import open_store; "
+    words += "open_store('gs://bucket/x')"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last == "ValueError: --store 'gs://bucket/x' needs google-cloud-storage: pip install '.[gcs]'"
 
 
 def test_files_are_plain_json(tmp_path: Path) -> None:

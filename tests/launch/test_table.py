@@ -55,12 +55,12 @@ def test_metrics_are_the_numbers_of_the_last_row() -> None:
 def test_rows_are_in_the_order_of_the_trials() -> None:
     states = {2: "failed (1)", 0: "done", 1: "waiting"}
     points = {n: {"lr": n / 10} for n in states}
-    text = csv_text(rows_of(states, points, {0: {"ms": 1.5}}))
+    text = csv_text(rows_of(states, points, {0: {"lr": 7.0, "ms": 1.5, "trial": 9}}))
     assert list(csv.reader(io.StringIO(text))) == [
         ["trial", "state", "lr", "ms"],
         ["0", "done", "0.0", "1.5"],
         ["1", "waiting", "0.1", ""],
-        ["2", "failed (1)", "0.2", ""],
+        ["2", "failed", "0.2", ""],
     ]
 
 
@@ -95,5 +95,7 @@ def test_the_same_trials_give_the_same_bytes(tmp_path: Path) -> None:
 def test_a_list_of_points_has_no_front_to_write(tmp_path: Path) -> None:
     write_table(LocalStore(str(tmp_path)), {0: "done"}, {0: {"lr": 1}}, {0: {"ms": 1.0}}, {})
     assert [path.name for path in tmp_path.iterdir()] == ["trials.csv"]
+    write_table(LocalStore(str(tmp_path)), {0: "done"}, {0: {"lr": 1}}, {0: {"ms": 1.0}}, WANTED, drawn=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pareto.csv", "pareto.md", "trials.csv"]
     with pytest.raises(ValueError, match="two objectives"):
         picture({}, [], {"ms": "min"})

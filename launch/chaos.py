@@ -1,0 +1,208 @@
+"""Does a sweep survive? `python -m launch.chaos --trials 8 --faults 12 [--on ray]` runs a small one twice and compares.
+
+Once undisturbed, once under faults drawn by a seed: the driver killed and started again, trials killed or sent SIGTERM,
+with Ray a node killed and replaced. It passes (exit 0) when every trial has a result, trials.csv has the same bytes,
+no process is left, and no trial was done twice. Linux only: processes are found in /proc.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from launch.ray_nodes import RayNodes
+from launch.store import open_store
+from launch.trial import folder_of
+
+CONFIG = Path(__file__).with_name("tiny.py")
+LIMIT_S = 1800.0
+EVERY_S = (2.0, 7.0)  # seconds between two faults
+
+
+class Place(Protocol):
+    """Where a sweep runs: the words that send it there, and a node to kill if there are several."""
+
+    kinds: Sequence[str]
+    words: Sequence[str]
+
+    def kill_node(self, chance: random.Random) -> None:
+        """Kills a node and puts a fresh one in its place."""
+
+    def close(self) -> None:
+        """Takes down whatever was put up."""
+
+
+class Here:
+    """This machine alone."""
+
+    kinds: Sequence[str] = ("driver -9", "trial -9", "trial SIGTERM")
+    words: Sequence[str] = ("--on", "local", "--slots", "2")
+
+    def kill_node(self, chance: random.Random) -> None:
+        """There is none."""
+
+    def close(self) -> None:
+        """Nothing to take down."""
+
+
+def sweep_command(store: str, trials: int, words: Sequence[str]) -> list[str]:
+    """The command under test."""
+    return [
+        sys.executable,
+        "-m",
+        "launch.sweep",
+        str(CONFIG),
+        "--store",
+        store,
+        "--trials",
+        str(trials),
+        *words,
+    ]
+
+
+def trials_of(store: str) -> list[int]:
+    """Process ids of the trials of a store that live on this machine."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:  # it ended while we looked
+            continue
+        if "launch.trial" in words and store in words:
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+def disturb(
+    kind: str, driver: subprocess.Popen[bytes], store: str, place: Place, chance: random.Random
+) -> bool:
+    """One fault; False where there was nothing to hit."""
+    if kind == "driver -9":
+        driver.kill()
+        driver.wait()
+        return True
+    if kind == "node -9":
+        place.kill_node(chance)
+        return True
+    pids = trials_of(store)
+    try:
+        if pids:
+            os.kill(chance.choice(pids), signal.SIGKILL if kind == "trial -9" else signal.SIGTERM)
+    except ProcessLookupError:
+        return False
+    return bool(pids)
+
+
+def survive(
+    store: str, trials: int, faults: int, place: Place, seed: int, log: Path
+) -> tuple[int, Counter[str]]:
+    """Runs the sweep under faults until it ends by itself: its last exit code, and the faults by kind."""
+    chance, done = random.Random(seed), Counter[str]()
+    command, begin = sweep_command(store, trials, place.words), time.monotonic()
+    with log.open("ab") as output:
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+
+        driver = start()
+        try:
+            while driver.poll() is None:
+                if time.monotonic() - begin > LIMIT_S:
+                    raise TimeoutError(f"not finished after {LIMIT_S:.0f} s; see {log}")
+                wait = time.monotonic() + chance.uniform(*EVERY_S)
+                while time.monotonic() < wait and driver.poll() is None:
+                    time.sleep(0.05)
+                if driver.poll() is not None or done.total() >= faults:
+                    continue
+                kind = chance.choice(place.kinds)
+                if disturb(kind, driver, store, place, chance):
+                    done[kind] += 1
+                    print(f"{time.monotonic() - begin:6.1f} s  {kind}", flush=True)
+                if driver.poll() is not None and kind == "driver -9":
+                    driver = start()
+        finally:
+            if driver.poll() is None:
+                driver.terminate()
+            driver.wait()
+    return driver.returncode, done
+
+
+def doubled(store: str, trials: int) -> list[int]:
+    """Numbers of the trials that were worked on after they were done, or by two at a time."""
+    return [number for number in range(trials) if not _in_turn(_attempts(store, number))]
+
+
+def resumed(store: str, trials: int) -> tuple[int, int]:
+    """(attempts, those of them that went on from a checkpoint)."""
+    starts = [words for n in range(trials) for words in _attempts(store, n) if words[0] == "start"]
+    return len(starts), sum(words[3] != "0" for words in starts)
+
+
+def _attempts(store: str, number: int) -> list[list[str]]:
+    path = open_store(store).folder(f"{folder_of(number)}/attempts.log")
+    return [line.split() for line in path.read_text().splitlines()] if path is not None else []
+
+
+def _in_turn(attempts: Sequence[Sequence[str]]) -> bool:
+    """Whether each `end` is of the process that started last, and nothing comes after an end with code 0."""
+    last, over = "", False
+    for what, pid, *rest in attempts:
+        if over or (what == "end" and pid != last):
+            return False
+        last, over = pid, what == "end" and rest == ["code", "0"]
+    return over
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns 0 when the sweep survived, 1 when not."""
+    parser = argparse.ArgumentParser(prog="python -m launch.chaos", description=__doc__)
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--faults", type=int, default=12)
+    parser.add_argument("--on", choices=("local", "ray"), default="local")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--folder", type=Path, help="where both stores go (default: a fresh temporary folder)"
+    )
+    asked = parser.parse_args(arguments)
+    folder = (asked.folder or Path(tempfile.mkdtemp(prefix="chaos-"))).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    calm, stormy, log = str(folder / "calm"), str(folder / "stormy"), folder / "drivers.log"
+    begin = time.monotonic()
+    print(f"undisturbed, then {asked.faults} faults, in {folder}", flush=True)
+    with log.open("ab") as output:
+        code = subprocess.call(sweep_command(calm, asked.trials, Here().words), stdout=output, stderr=output)
+    print(f"undisturbed: exit {code} after {time.monotonic() - begin:.0f} s", flush=True)
+    begin = time.monotonic()
+    somewhere: Place = RayNodes(folder / "ray") if asked.on == "ray" else Here()
+    with contextlib.closing(somewhere) as place:
+        code, faults = survive(stormy, asked.trials, asked.faults, place, asked.seed, log)
+        seconds = time.monotonic() - begin
+        time.sleep(1.0)
+        orphans = trials_of(stormy)
+    results = sum((Path(stormy) / folder_of(n) / "result.json").is_file() for n in range(asked.trials))
+    tables = [Path(store, "trials.csv") for store in (calm, stormy)]
+    same = all(path.is_file() for path in tables) and tables[0].read_bytes() == tables[1].read_bytes()
+    attempts, went_on = resumed(stormy, asked.trials)
+    twice = doubled(stormy, asked.trials)
+    print(f"disturbed: exit {code} after {seconds:.0f} s; faults: {dict(sorted(faults.items()))}")
+    print(f"attempts: {attempts}, of which {went_on} went on from a checkpoint")
+    print(f"results: {results} of {asked.trials}")
+    print(f"trials.csv identical to the undisturbed run: {same}")
+    print(f"orphans: {len(orphans)}, doubled: {len(twice)}")
+    passed = (code, results, same) == (0, asked.trials, True) and not orphans and not twice
+    passed = passed and faults.total() == asked.faults
+    print("survived" if passed else f"NOT survived; see {folder}")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

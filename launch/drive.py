@@ -1,0 +1,107 @@
+"""The driver's loop: start trials, judge how they ended, retry what the machine broke, give up on what is broken.
+
+All it knows is in the store, so another driver goes on where this one was killed: result.json says done, failed.json
+says given up, failures.json counts what went wrong so far.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from launch.executors import Executor, infrastructure
+from launch.store import Store
+from launch.trial import LOG, folder_of
+
+STALLED = 10  # ends by the machine's fault in a row, with no newer checkpoint between them, that are too many
+TICK_S = 0.5
+LOOK_S = 5.0  # between looks for results whose news were lost, and for a cancel
+TAIL = 2000
+
+Heard = Callable[[int, str], None]  # the number of a trial and what became of it
+
+
+class Cancelled(KeyboardInterrupt):
+    """Somebody ran `launch.sweep cancel`."""
+
+
+def state_of(store: Store, number: int) -> str:
+    """What the store says of a trial: "done", "failed" or "waiting"."""
+    if store.read(f"{folder_of(number)}/result.json"):
+        return "done"
+    return "failed" if store.read(f"{folder_of(number)}/failed.json") else "waiting"
+
+
+def judge(store: Store, number: int, code: int, max_failures: int) -> str:
+    """What an ended trial is: "done", "failed (CODE)", written down as failed.json, or "retry (CODE)".
+
+    OSError when the store no longer works, which is no trial's fault.
+    """
+    place = folder_of(number)
+    if store.read(f"{place}/result.json"):
+        return "done"
+    seen: dict[str, Any] = {"own": 0, "stalled": 0, "progress": None} | (
+        store.read(f"{place}/failures.json") or {}
+    )
+    if infrastructure(code):
+        store.check()
+        progress = (store.read(f"{place}/attempt.json") or {}).get("progress")
+        seen["stalled"] = seen["stalled"] + 1 if progress == seen["progress"] else 1
+        seen["progress"] = progress
+    else:
+        seen["own"] += 1
+    store.write(f"{place}/failures.json", seen)
+    if seen["own"] < max_failures and seen["stalled"] < STALLED:
+        return f"retry ({code})"
+    store.write(f"{place}/failed.json", {"code": code, **seen, "log": log_tail(store, number)})
+    return f"failed ({code})"
+
+
+def log_tail(store: Store, number: int) -> str:
+    """The end of what a trial printed, "" where the log is not on this machine."""
+    path = store.folder(f"{folder_of(number)}/run")
+    if path is None or not (path / LOG).is_file():
+        return ""
+    return (path / LOG).read_bytes()[-TAIL:].decode(errors="replace")
+
+
+def forgive(store: Store, number: int) -> None:
+    """Lets a failed trial be tried again, with nothing counted against it."""
+    for name in ("failed.json", "failures.json"):
+        store.write(f"{folder_of(number)}/{name}", {})
+
+
+def run_trials(
+    store: Store, numbers: Sequence[int], executor: Executor, max_failures: int, heard: Heard
+) -> None:
+    """Runs those trials that are neither done nor failed until they are; `heard` gets every change.
+
+    Raises Cancelled, and OSError when the store fails; trials that run are then left to the executor's `stop`.
+    """
+    todo = deque(number for number in numbers if state_of(store, number) == "waiting")
+    running: list[int] = []
+    finished_before: set[int] = set()
+    looked = 0.0
+    while todo or running:
+        while todo and len(running) < executor.slots:
+            running.append(todo.popleft())
+            executor.submit(running[-1])
+            heard(running[-1], "started")
+        ended = executor.wait(TICK_S)
+        if ended is not None:
+            number, code = ended
+            running.remove(number)
+            verdict = judge(store, number, code, max_failures)
+            if verdict.startswith("retry"):
+                todo.appendleft(number)
+            heard(number, verdict)
+        if time.monotonic() - looked > LOOK_S:
+            looked = time.monotonic()
+            if store.read("cancel.json"):
+                raise Cancelled
+            finished = {number for number in running if state_of(store, number) == "done"}
+            for number in finished & finished_before:  # its end should have been told by now
+                running.remove(number)
+                executor.drop(number)
+                heard(number, "done")
+            finished_before = finished

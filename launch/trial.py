@@ -1,0 +1,175 @@
+"""One trial as one process: `python -m launch.trial STORE NUMBER` turns trials/00007/spec.json into result.json.
+
+Run it as often as you like: a trial with a result ends at once, one that was cut off goes on from its checkpoint, and
+two of the same number take turns. It dies with the process that started it, so a dead driver leaves no orphan.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.store import Busy, Store, open_store
+
+LEASE_S = 60.0
+PUSH_S = 60.0
+STORE_FAILED = 128  # not the trial's fault: retried
+PARENT = "LAUNCH_PARENT"  # set by an executor: the process to die with
+LOG = "log.txt"
+
+Work = Callable[[Sequence[str]], int]  # the words of a research.run command line to its exit code
+
+
+def folder_of(number: int) -> str:
+    """The name in the store under which everything of a trial lies."""
+    return f"trials/{number:05d}"
+
+
+def research_run(words: Sequence[str]) -> int:
+    """`python -m research.run WORDS` in this process; imported late, for it brings jax."""
+    return int(importlib.import_module("research.run").main(list(words)))
+
+
+def die_with_parent() -> None:
+    """Asks the kernel (Linux) for SIGKILL when the parent named in the environment dies; ends now if it has."""
+    parent = os.environ.pop(PARENT, "")
+    if parent and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+        if os.getppid() != int(parent):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def progress(workdir: Path) -> int:
+    """Checkpoints, outcomes and measurements that a run has behind it; it grows whenever a newer one is written."""
+    steps = (path for path in workdir.glob("stages/*/*/*") if re.fullmatch(r"\d+", path.name))
+    newest: dict[Path, int] = {}
+    for step in steps:
+        newest[step.parent] = max(newest.get(step.parent, 0), int(step.name) + 1)
+    return sum(newest.values()) + len(list(workdir.glob("measured/*.json")))
+
+
+def words_of(spec: Mapping[str, Any], workdir: Path) -> list[str]:
+    """The research.run command line of a spec.json."""
+    smoke = ["--smoke"] * bool(spec.get("smoke"))
+    return [spec["config"], *spec["overrides"], "--workdir", str(workdir), "--quiet", *smoke]
+
+
+def run(store: Store, number: int, work: Work = research_run) -> int:
+    """Does trial `number`, or what is left of it; the exit code is that of `work`.
+
+    Raises ValueError for a trial without a spec, OSError when the store fails.
+    """
+    place = folder_of(number)
+    with _held(store, place) as done:
+        if done:
+            return 0
+        spec = store.read(f"{place}/spec.json")
+        if spec is None:
+            raise ValueError(f"the store has no {place}/spec.json; was it made by launch.sweep?")
+        with _workdir(store, f"{place}/run") as workdir, _logged(workdir / LOG):
+            before = progress(workdir)
+            store.write(f"{place}/attempt.json", {"progress": before})
+            store.append_log(f"{place}/attempts.log", f"start {os.getpid()} from {before}\n")
+            code = work(words_of(spec, workdir))
+            if code == 0:
+                found = json.loads((workdir / "result.json").read_text())
+                store.push(workdir, f"{place}/run")
+                store.write(f"{place}/result.json", {"number": number, "rows": found["rows"]})
+            store.append_log(f"{place}/attempts.log", f"end {os.getpid()} code {code}\n")
+    if code != 0:
+        store.check()  # a full disk looks like a fault of the trial: OSError says whose it is
+    return code
+
+
+@contextlib.contextmanager
+def _held(store: Store, place: str) -> Iterator[bool]:
+    """Holds the lease of a trial, waiting while another process finishes it; yields whether it has a result."""
+    while not store.read(f"{place}/result.json"):
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(store.lease(f"{place}/lease", LEASE_S))
+            except Busy:
+                time.sleep(0.2)
+                continue
+            yield store.read(f"{place}/result.json") is not None
+            return
+    yield True
+
+
+@contextlib.contextmanager
+def _workdir(store: Store, name: str) -> Iterator[Path]:
+    """The folder a trial works in: the store's own, or a scratch copy pushed every minute and at the end."""
+    own = store.folder(name)
+    if own is not None:
+        own.mkdir(parents=True, exist_ok=True)
+        yield own
+        return
+    over = threading.Event()
+    with tempfile.TemporaryDirectory(prefix="trial-") as scratch:
+        workdir = Path(scratch)
+        store.pull(name, workdir)
+        pusher = threading.Thread(target=_push_often, args=(store, workdir, name, over), daemon=True)
+        pusher.start()
+        try:
+            yield workdir
+        finally:
+            over.set()
+            pusher.join()
+            store.push(workdir, name)
+
+
+def _push_often(store: Store, workdir: Path, name: str, over: threading.Event) -> None:
+    while not over.wait(PUSH_S):
+        with contextlib.suppress(OSError):  # the next push, or the last one, says so if it lasts
+            store.push(workdir, name)
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Everything this process, its libraries and its children print goes to the end of `path`."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with path.open("a", buffering=1) as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            for number, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+def main(arguments: Sequence[str] | None = None, work: Work = research_run) -> int:
+    """The command line; returns the exit code of research.run, 2 for bad input, 128 when the store failed."""
+    die_with_parent()
+    parser = argparse.ArgumentParser(prog="python -m launch.trial", description=__doc__)
+    parser.add_argument("store", help="the sweep's store: a folder or gs://bucket/prefix")
+    parser.add_argument("number", type=int)
+    asked = parser.parse_args(arguments)
+    try:
+        return run(open_store(asked.store), asked.number, work)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: the store failed: {error}", file=sys.stderr)
+        return STORE_FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
