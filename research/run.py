@@ -9,6 +9,8 @@ import argparse
 import json
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -17,8 +19,10 @@ import jax
 from research.door import find_arm, load
 from research.report.job import reproduce
 from research.report.judge import judge
+from research.train.hosts import is_first, several
 from research.train.progress import Reporter
 from research.train.runtime import prepare_runtime
+from research.train.signals import interrupt, noting
 
 INTERRUPTED, TERMINATED, FAILED = 130, 143, 1
 
@@ -35,7 +39,12 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--smoke", action="store_true", help="shrink the config to seconds (its own workdir)")
     out.add_argument(
-        "--devices", type=int, default=1, help="devices to split batches over (0: all; default 1)"
+        "--devices",
+        type=int,
+        help="devices to split batches over (0: all; default 1, with several processes all)",
+    )
+    out.add_argument(
+        "--model", type=int, default=1, help="groups of devices to split wide kernels over (default 1)"
     )
     out.add_argument(
         "--arm", default="", help="which network --eval-npz judges (default: the target, every link)"
@@ -60,9 +69,9 @@ class _Raw(argparse.RawDescriptionHelpFormatter):
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code: 0, 1 (one line says why), 2 (usage), 130 or 143 (interrupted)."""
     args = parser().parse_intermixed_args(argv)
-    before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _run(args)
+        with _interrupts():
+            return _run(args)
     except (ValueError, KeyError, TypeError, OSError, ModuleNotFoundError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
@@ -70,12 +79,24 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return TERMINATED if stop.args else INTERRUPTED
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """SIGTERM interrupts as Ctrl-C does; with several processes both wait until all agree."""
+    if several():
+        with noting():
+            yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt("terminated")
+    raise interrupt(signum)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -85,12 +106,22 @@ def _run(args: argparse.Namespace) -> int:
     if args.tflite and not args.eval_npz:
         raise ValueError("--tflite needs --eval-npz FILE: what should it be judged on?")
     if args.eval_npz:
+        if several():
+            raise ValueError("--eval-npz judges in one process")
         print(json.dumps(judge(exp, find_arm(exp, args.arm), workdir, args.eval_npz, args.tflite)))
         return 0
-    if args.devices > jax.device_count():
-        raise ValueError(f"--devices {args.devices}: only {jax.device_count()} found")
+    if args.model > 1 and several():
+        raise ValueError("--model splits kernels within one process: start one, or leave it out")
+    devices = int(not several()) if args.devices is None else args.devices
+    if devices > jax.device_count():
+        raise ValueError(f"--devices {devices}: only {jax.device_count()} found")
     reproduce(
-        exp, workdir, overrides=tuple(args.overrides), devices=args.devices, reporter=Reporter(args.quiet)
+        exp,
+        workdir,
+        overrides=tuple(args.overrides),
+        devices=devices,
+        model=args.model,
+        reporter=Reporter(args.quiet or not is_first()),
     )
     return 0
 

@@ -60,12 +60,16 @@ def named(**specs: Any) -> Named:
     return Named(tuple(specs.items()))
 
 
+COMPUTE = ("float32", "bfloat16")
+
+
 @dc.dataclass(frozen=True)
 class Optim:
     """AdamW with warm-up and a cosine to zero per stage; floats may be edited without a retrace.
 
     `batch` images a step; `lr` peak for weights; `gate_lr` for what transforms learn; `dual_lr` for
-    multipliers; `clip` global gradient norm; `warmup` share of a stage.
+    multipliers; `clip` global gradient norm; `warmup` share of a stage. `compute` is what networks compute in while
+    they train, float32 or bfloat16 (for TPUs); parameters, statistics, losses and the optimiser stay float32.
     """
 
     batch: int = 64
@@ -75,6 +79,11 @@ class Optim:
     warmup: float = 0.05
     gate_lr: float = 5e-2
     dual_lr: float = 1e-2
+    compute: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.compute not in COMPUTE:
+            raise ValueError(f"optim.compute={self.compute!r} must be one of {', '.join(COMPUTE)}")
 
 
 @dc.dataclass(frozen=True)

@@ -162,6 +162,12 @@ def test_a_value_of_another_type_is_refused(path: str, value: Any, says: str) ->
     assert "\n" not in str(error.value)
 
 
+def test_what_networks_compute_in_is_one_of_two() -> None:
+    assert override(EXP, "optim.compute", "bfloat16").optim.compute == "bfloat16"
+    with pytest.raises(ValueError, match=r"optim\.compute='float16' must be one of float32, bfloat16"):
+        override(EXP, "optim.compute", "float16")
+
+
 def test_an_int_becomes_a_float_where_a_float_belongs() -> None:
     lr = override(EXP, "optim.lr", 1).optim.lr
     assert type(lr) is float

@@ -50,9 +50,11 @@ def forward(
     train: bool = False,
     sites: Mapping[str, SiteFn] | None = None,
     formulation: str | None = None,
+    compute: str = "float32",
 ) -> Forward:
     """One forward of `images [N,S,S]` grey 0..1; `sites` {glob: fn} is applied where tensors become integers.
 
+    `compute="bfloat16"` computes in that; statistics, what site functions see and all that comes out are float32 still.
     Raises ValueError for images of another size and for a site rule that matches nothing.
     """
     if images.ndim != 3 or images.shape[1:] != (spec.size_px, spec.size_px):
@@ -66,15 +68,15 @@ def forward(
         if not isinstance(context.module, Site) or context.method_name != "__call__":
             return out
         name = context.module.site
-        taps[name] = out
+        taps[name] = wide = _wide(out)
         for pattern, fn in (sites or {}).items():
             if fnmatch.fnmatchcase(name, pattern):
                 used.add(pattern)
-                return fn(out)
+                return fn(wide).astype(out.dtype)
         return out
 
     variables = {"params": params, "batch_stats": norm_stats}
-    module = HandModule(spec, formulation or fastest())
+    module = HandModule(spec, formulation or fastest(), jnp.bfloat16 if compute == "bfloat16" else None)
     with nn.intercept_methods(at_site):
         if train:
             flat, new = module.apply(variables, images[..., None], True, mutable=["batch_stats"])
@@ -84,7 +86,11 @@ def forward(
     for pattern in sites or {}:
         if pattern not in used:
             raise ValueError(f"site rule {pattern!r} matches nothing; {nearest(pattern, taps)}")
-    return Forward(flat.reshape(flat.shape[0], KEYPOINTS, 2) + 0.5, taps, norm_stats)
+    return Forward(_wide(flat).reshape(flat.shape[0], KEYPOINTS, 2) + 0.5, taps, norm_stats)
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 
 
 def traced(spec: HandNet) -> tuple[Callable[[Tree, jax.Array], jax.Array], Tree, jax.ShapeDtypeStruct]:

@@ -36,6 +36,7 @@ class Unit(nn.Module):
     act: bool = True
     norm: bool = True
     formulation: str = fm.CANONICAL
+    compute: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -45,13 +46,18 @@ class Unit(nn.Module):
             2.0, "fan_in", "truncated_normal", in_axis=(0, 1, 2), out_axis=3
         )
         kernel = self.param("kernel", he, (self.kernel, self.kernel, fan, self.out))
-        compute = fm.conv if self.kind == "conv" else fm.depthwise
-        x = compute(x, kernel, self.stride, self.formulation)
+        convolve = fm.conv if self.kind == "conv" else fm.depthwise
+        x = convolve(
+            x, kernel if self.compute is None else kernel.astype(x.dtype), self.stride, self.formulation
+        )
         if self.norm:
-            norm = nn.BatchNorm(not train, momentum=0.95, epsilon=NORM_EPSILON, name="norm")
+            norm = nn.BatchNorm(
+                not train, momentum=0.95, epsilon=NORM_EPSILON, dtype=self.compute, name="norm"
+            )
             x = norm(x)
         else:
-            x = x + self.param("bias", nn.initializers.zeros, (self.out,))[None, None, None, :]
+            bias = self.param("bias", nn.initializers.zeros, (self.out,))
+            x = x + bias.astype(x.dtype)[None, None, None, :]
         x = jnp.clip(x, 0.0, 6.0) if self.act else x
         return Site("/".join(self.path))(x)
 
@@ -62,12 +68,13 @@ class InvertedResidual(nn.Module):
     block: Block
     norm: bool
     formulation: str
+    compute: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """`[N,H,W,C]` -> `[N,H/stride,W/stride,block.out]`."""
         b = self.block
-        shared: dict[str, Any] = {"norm": self.norm, "formulation": self.formulation}
+        shared = _shared(self.norm, self.formulation, self.compute)
         y = Unit("conv", b.mid, name="expand", **shared)(x, train)
         y = Unit("depthwise", b.mid, b.kernel, b.stride, name="depthwise", **shared)(y, train)
         y = Unit("conv", b.out, act=False, name="project", **shared)(y, train)
@@ -76,22 +83,28 @@ class InvertedResidual(nn.Module):
         return y
 
 
+def _shared(norm: bool, formulation: str, compute: Any) -> dict[str, Any]:
+    return {"norm": norm, "formulation": formulation, "compute": compute}
+
+
 class HandModule(nn.Module):
     """The whole network of a `HandNet`: `[N,S,S,1]` in 0..1 -> `[N,42]` around 0 (keypoint minus 0.5)."""
 
     spec: HandNet
     formulation: str
+    compute: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Flat keypoint offsets from the centre of the crop, in fractions of its side."""
         spec = self.spec
-        shared: dict[str, Any] = {"norm": spec.norm, "formulation": self.formulation}
-        x = Site("image")(x)
+        shared = _shared(spec.norm, self.formulation, self.compute)
+        x = Site("image")(x if self.compute is None else x.astype(self.compute))
         x = Unit("conv", spec.stem, 3, 2, name="stem", **shared)(x, train)
         for i, block in enumerate(spec.blocks):
             x = InvertedResidual(block, name=f"b{i}", **shared)(x, train)
         x = Unit("conv", spec.neck, name="neck", **shared)(x, train)
         x = Site("flat")(x.reshape(x.shape[0], -1))
-        x = nn.Dense(KEYPOINTS * 2, name="head", kernel_init=nn.initializers.normal(0.01))(x)
+        init = nn.initializers.normal(0.01)
+        x = nn.Dense(KEYPOINTS * 2, name="head", kernel_init=init, dtype=self.compute)(x)
         return Site("head")(x)

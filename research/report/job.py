@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import functools
 import importlib.util
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from research.spec import Experiment
 from research.train import record
 from research.train.arms import Arm, all_arms, full, stage_key
 from research.train.evaluate import errors, predict, predict_tflite
-from research.train.fit import check_links, fit
+from research.train.fit import Outcome, check_links, fit
+from research.train.hosts import by_first, first_only, held_by_first, is_first, stop_if_told
 from research.train.ledger import check_experiment
 from research.train.measure import measure, price_network
 from research.train.mesh import check_batch, data_mesh
 from research.train.progress import Reporter
 
+Images = tuple[np.ndarray, np.ndarray]
 NEEDS = {"ethosu": "npu", "ai_edge_litert": "npu", "matplotlib": "report", "jinja2": "report"}
 GALLERY = 12
 ENERGY_NOTE = (
@@ -42,43 +45,67 @@ def reproduce(
     *,
     overrides: tuple[str, ...] = (),
     devices: int = 1,
+    model: int = 1,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Runs an experiment to its report in `workdir`, or what is left of it, and returns the result.
 
-    Raises ValueError (illegal experiment, infeasible budget, foreign or unwritable workdir, a loss that is not
+    With several processes each calls this; all train, the first does everything else. `devices` and `model` as for
+    `fit`. Raises ValueError (illegal experiment, infeasible budget, foreign or unwritable workdir, a loss that is not
     finite) and ModuleNotFoundError before anything is trained wherever that can be known.
     """
     reporter = reporter or Reporter(quiet=True)
     check_experiment(exp)
     check_links(exp)
     check_packages()
-    check_batch(data_mesh(devices), exp.optim.batch)
-    with record.locked(workdir):
-        record.claim(workdir, exp, overrides)
-        test = read_test_set(prepare_test_set(exp.data, exp.seed, workdir / "data"))
-        measured = {}
+    check_batch(data_mesh(devices, model), exp.optim.batch)
+    with held_by_first(lambda: record.locked(workdir)):
+        by_first(lambda: record.claim(workdir, exp, overrides))
+        test = first_only(lambda: read_test_set(prepare_test_set(exp.data, exp.seed, workdir / "data")))
+        measured: dict[str, Any] = {}
         for arm in all_arms(exp):
-            outcome = fit(exp, arm, workdir, devices=devices, reporter=reporter)
-            path = workdir / "measured" / f"{arm.name}.json"
-            if not (path.exists() and (workdir / "exports" / f"{arm.name}.tflite").exists()):
-                chips = (exp.old_chip, exp.new_chip) if arm.track == exp.baseline else (exp.new_chip,)
-                found = measure(exp, arm.name, outcome, test, chips, workdir / "exports")
-                record.write_json(path, found)
-                where = found["chips"][exp.new_chip.name]
-                reporter.say(
-                    f"{arm.name:<28} {where['ms_referee']:.3f} ms referee, {where['ms_simulated']:.3f} ms simulated, "
-                    f"{found['int8']['error_px']:.2f} px int8"
-                )
-            measured[arm.name] = json.loads(path.read_text())
-        result = build_result(exp, workdir, measured, test)
-        record.write_json(workdir / "result.json", result)
-        record.write_bytes(workdir / "table.md", markdown_table(result).encode())
-        write_report(result, workdir / "report.html")
-    reporter.show(console_table(result))
+            outcome = fit(exp, arm, workdir, devices=devices, model=model, reporter=reporter)
+            measured[arm.name] = by_first(
+                functools.partial(_measured, exp, arm, outcome, test, workdir, reporter)
+            )
+            stop_if_told()
+        stages = range(len(exp.tracks[exp.target].stages))
+        parts = [
+            fit(exp, full(exp), workdir, devices=devices, model=model, upto=index + 1) for index in stages
+        ]
+        result: dict[str, Any] = by_first(
+            lambda: _written(build_result(exp, workdir, measured, parts, test), workdir)
+        )
+    if is_first():
+        reporter.show(console_table(result))
     reporter.say(
         f"report: {workdir / 'report.html'}   table: {workdir / 'table.md'}   networks: {workdir / 'exports'}"
     )
+    return result
+
+
+def _measured(
+    exp: Experiment, arm: Arm, outcome: Outcome, test: Images, workdir: Path, reporter: Reporter
+) -> dict[str, Any]:
+    """What is measured of a trained arm, read back where that was done before."""
+    path = workdir / "measured" / f"{arm.name}.json"
+    if not (path.exists() and (workdir / "exports" / f"{arm.name}.tflite").exists()):
+        chips = (exp.old_chip, exp.new_chip) if arm.track == exp.baseline else (exp.new_chip,)
+        found = measure(exp, arm.name, outcome, test, chips, workdir / "exports")
+        record.write_json(path, found)
+        where = found["chips"][exp.new_chip.name]
+        reporter.say(
+            f"{arm.name:<28} {where['ms_referee']:.3f} ms referee, {where['ms_simulated']:.3f} ms simulated, "
+            f"{found['int8']['error_px']:.2f} px int8"
+        )
+    read: dict[str, Any] = json.loads(path.read_text())
+    return read
+
+
+def _written(result: dict[str, Any], workdir: Path) -> dict[str, Any]:
+    record.write_json(workdir / "result.json", result)
+    record.write_bytes(workdir / "table.md", markdown_table(result).encode())
+    write_report(result, workdir / "report.html")
     return result
 
 
@@ -92,11 +119,14 @@ def check_packages() -> None:
 
 
 def build_result(
-    exp: Experiment, workdir: Path, measured: Mapping[str, Any], test: tuple[np.ndarray, np.ndarray]
+    exp: Experiment, workdir: Path, measured: Mapping[str, Any], parts: Sequence[Outcome], test: Images
 ) -> dict[str, Any]:
-    """The content of result.json, in the form `report.schema` checks. One seed is a demo."""
+    """The content of result.json, in the form `report.schema` checks. One seed is a demo.
+
+    `parts` are the outcomes of the target with every link, stage after stage.
+    """
     arms = {name: _history(exp, workdir, name, found) for name, found in measured.items()}
-    arms[full(exp).name]["stages"] = _stages(exp, workdir, test)
+    arms[full(exp).name]["stages"] = _stages(exp, parts, test)
     return {
         "name": exp.name,
         "n": 1,
@@ -130,10 +160,9 @@ def _history(exp: Experiment, workdir: Path, name: str, found: Mapping[str, Any]
     return {"train": curve, "layers": layers, "ledger": found["ledger"], "stages": []}
 
 
-def _stages(exp: Experiment, workdir: Path, test: tuple[np.ndarray, np.ndarray]) -> list[dict[str, Any]]:
-    arm, out = full(exp), []
-    for index, stage in enumerate(exp.tracks[exp.target].stages):
-        at = fit(exp, arm, workdir, upto=index + 1)
+def _stages(exp: Experiment, parts: Sequence[Outcome], test: Images) -> list[dict[str, Any]]:
+    out = []
+    for stage, at in zip(exp.tracks[exp.target].stages, parts, strict=True):
         links = exp.squeeze.only([name for name in stage.links if name not in stage.settle])
         priced = price_network(at.net, exp.new_chip, links)
         found = errors(predict(at.net, at.params, at.norm_stats, test[0]), test[1], at.net.size_px)
@@ -143,7 +172,7 @@ def _stages(exp: Experiment, workdir: Path, test: tuple[np.ndarray, np.ndarray])
     return out
 
 
-def _gallery(exp: Experiment, workdir: Path, test: tuple[np.ndarray, np.ndarray]) -> list[dict[str, Any]]:
+def _gallery(exp: Experiment, workdir: Path, test: Images) -> list[dict[str, Any]]:
     images, truth = test[0][:GALLERY], test[1][:GALLERY]
     models = {"v1": Arm(exp.baseline), "v2": full(exp)}
     seen = {

@@ -29,9 +29,16 @@ class Damaged(ValueError):
 
 
 def open_manager(folder: Path, keep: int = 2) -> ocp.CheckpointManager:
-    """A manager of `keep` newest steps under `folder`. OSError when the folder cannot be written."""
+    """A manager of `keep` newest steps under `folder`. OSError when the folder cannot be written.
+
+    It belongs to the process that opens it alone and waits for no other one (see `research.train.keeper`).
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True, create=False)
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, enable_async_checkpointing=True, create=False, multiprocessing_options=alone
+    )
     return ocp.CheckpointManager(folder.resolve(), options=options)
 
 

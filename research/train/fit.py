@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
 from research import nets
 from research.spec import Experiment
@@ -14,9 +16,10 @@ from research.squeeze import Variables, close
 from research.train import checkpoint
 from research.train.arms import Arm, stage_key, stage_links
 from research.train.evaluate import predict
+from research.train.hosts import by_first, local, stop_if_told, whole
 from research.train.ledger import Entry, check_experiment, rebuild, rewrite_entry, stage_entry
 from research.train.loop import batches, finite, run_stage
-from research.train.mesh import data_mesh, replicated
+from research.train.mesh import data_mesh
 from research.train.progress import Reporter
 from research.train.setting import setting_of
 from research.train.signals import held
@@ -43,25 +46,31 @@ def fit(
     workdir: Path,
     *,
     devices: int = 0,
+    model: int = 1,
     reporter: Reporter | None = None,
     upto: int | None = None,
 ) -> Outcome:
     """Trains an arm (or its first `upto` stages), or what is left of it, and returns its outcome.
 
     Everything finished is read back from `workdir`. Raises ValueError for an illegal experiment or infeasible budget,
-    NonFiniteLoss, and lets KeyboardInterrupt through after saving.
+    NonFiniteLoss, and lets KeyboardInterrupt through after saving. Batches are split over `devices` (0: all), wide
+    kernels over groups of `model` of them. With several processes each calls this, the first alone uses `workdir`.
     """
     check_experiment(exp)
-    reporter = reporter or Reporter(quiet=True)
+    reporter, mesh = reporter or Reporter(quiet=True), data_mesh(devices, model)
     stages = exp.tracks[arm.track].stages[:upto]
-    found = ((i, _read(exp, arm, i, workdir, devices, reporter)) for i in reversed(range(len(stages))))
+    found = (
+        (i, by_first(functools.partial(_read, exp, arm, i, workdir, local(mesh), reporter)))
+        for i in reversed(range(len(stages)))
+    )
     done, outcome = next(((i, outcome) for i, outcome in found if outcome), (-1, None))
     if outcome is None:
         net = exp.tracks[arm.track].net
         params, norm_stats = nets.init(net, jax.random.fold_in(jax.random.key(exp.seed), 7))
         outcome = Outcome(net, params, params, norm_stats, ())
     for index in range(done + 1, len(stages)):
-        outcome = _stage(exp, arm, index, outcome, workdir, devices, reporter)
+        stop_if_told()
+        outcome = _stage(exp, arm, index, outcome, workdir, mesh, reporter)
     return outcome
 
 
@@ -91,35 +100,39 @@ def check_links(exp: Experiment) -> None:
 
 
 def _stage(
-    exp: Experiment, arm: Arm, index: int, before: Outcome, workdir: Path, devices: int, reporter: Reporter
+    exp: Experiment, arm: Arm, index: int, before: Outcome, workdir: Path, mesh: Mesh, reporter: Reporter
 ) -> Outcome:
     track, links = exp.tracks[arm.track], stage_links(exp, arm, index)
     stage = track.stages[index]
     key = stage_key(exp, arm, index)
-    folder, mesh = workdir / "stages" / key, data_mesh(devices)
-    store = checkpoint.open_manager(folder / "outcome", keep=1)
-    try:
-        taught = any(link.taught for _, link in links.items)
-        teacher = (
-            fit(exp, Arm(track.teacher), workdir, devices=devices, reporter=reporter) if taught else None
+    folder = workdir / "stages" / key
+    taught = any(link.taught for _, link in links.items)
+    size, groups = mesh.size, dict(mesh.shape).get("model", 1)
+    teacher = (
+        fit(exp, Arm(track.teacher), workdir, devices=size, model=groups, reporter=reporter)
+        if taught
+        else None
+    )
+    taught_by = teacher.net if teacher else None
+    program, hyper = program_of(before.net, links, exp.optim, exp.new_chip, taught_by, stage, exp.seed)
+    frozen = {"params": teacher.params, "norm_stats": teacher.norm_stats} if teacher else {}
+    with reporter.bar(key, stage.steps) as bar:
+        trained = run_stage(
+            program,
+            hyper,
+            (before.raw, before.norm_stats),
+            frozen,
+            data=exp.data,
+            batch=exp.optim.batch,
+            first=sum(s.steps for s in track.stages[:index]),
+            folder=folder,
+            save_every=exp.save_every,
+            mesh=mesh,
+            bar=bar,
         )
-        taught_by = teacher.net if teacher else None
-        program, hyper = program_of(before.net, links, exp.optim, exp.new_chip, taught_by, stage, exp.seed)
-        frozen = {"params": teacher.params, "norm_stats": teacher.norm_stats} if teacher else {}
-        with reporter.bar(key, stage.steps) as bar:
-            state = run_stage(
-                program,
-                hyper,
-                (before.raw, before.norm_stats),
-                frozen,
-                data=exp.data,
-                batch=exp.optim.batch,
-                first=sum(s.steps for s in track.stages[:index]),
-                folder=folder,
-                save_every=exp.save_every,
-                mesh=mesh,
-                bar=bar,
-            )
+    state = whole(trained)
+
+    def conclude() -> Outcome:
         ledger = (*before.ledger, stage_entry(stage, links.names))
         after = Outcome(before.net, state.params, effective(program, hyper, state), state.norm_stats, ledger)
         for name in stage.settle:
@@ -127,10 +140,18 @@ def _stage(
                 after = _settle(exp, name, program, hyper, state, after)
         if not finite((after.raw, after.norm_stats)):
             raise ValueError(f"stage {key}: the trained weights are not finite")
+        _write(after, folder / "outcome")
+        return after._replace(**whole(_arrays(after)))
+
+    return by_first(conclude)
+
+
+def _write(outcome: Outcome, folder: Path) -> None:
+    store = checkpoint.open_manager(folder, keep=1)
+    try:
         with held():
-            checkpoint.save(store, 0, _arrays(after), {"ledger": list(after.ledger)})
+            checkpoint.save(store, 0, whole(_arrays(outcome)), {"ledger": list(outcome.ledger)})
             store.wait_until_finished()
-        return after
     finally:
         store.close()
 
@@ -140,7 +161,7 @@ def _arrays(outcome: Outcome) -> dict[str, Tree]:
 
 
 def _read(
-    exp: Experiment, arm: Arm, index: int, workdir: Path, devices: int, reporter: Reporter
+    exp: Experiment, arm: Arm, index: int, workdir: Path, sharding: NamedSharding, reporter: Reporter
 ) -> Outcome | None:
     """The outcome of a stage in the shapes its ledger rebuilds; None where unfinished, or damaged and moved aside."""
     if not _has_outcome(exp, arm, index, workdir):
@@ -151,7 +172,7 @@ def _read(
         net = rebuild(exp.tracks[arm.track].net, ledger)
         params, norm_stats = nets.shapes(net)
         like = {"raw": params, "params": params, "norm_stats": norm_stats}
-        arrays = checkpoint.read_state(store, 0, like, replicated(data_mesh(devices)))
+        arrays = whole(checkpoint.read_state(store, 0, like, sharding))
     except checkpoint.Damaged as error:
         reporter.say(f"{error}; kept as {checkpoint.set_aside(store, 0).name}, the stage is done again")
         return None

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from research.data.synthetic import batch_at
-from research.train import checkpoint
-from research.train.mesh import check_batch, place, replicated, split_batch
+from research.data.synthetic import batch_at, examples_at
+from research.train.hosts import Agreement, by_first, compile_together, first_only, several, whole
+from research.train.keeper import Keeper
+from research.train.mesh import check_batch, own_rows, place, place_rows, split_batch, split_wide
 from research.train.progress import Bar
 from research.train.record import Metrics
-from research.train.signals import held
+from research.train.signals import held, interrupt
 from research.train.state import Hyper, Program, TrainState
-from research.train.step import compiled_step, initial_state
+from research.train.step import StepFn, compiled_step, initial_state
 
 Tree = Any
 LOOK_EVERY = 25
@@ -33,6 +35,35 @@ class NonFiniteLoss(ValueError):
 def batches(data: Any, batch: int) -> Callable[[int, int], dict[str, jax.Array]]:
     """The jitted stream of a data spec: `(seed, step) -> {"image", "keypoints"}`, one compile each."""
     return jax.jit(lambda seed, step: batch_at(data, seed, step, batch))
+
+
+@functools.lru_cache(maxsize=16)
+def _own_batches(data: Any, batch: int, rows: tuple[int, ...]) -> Callable[[int, int], dict[str, jax.Array]]:
+    """`batches`, but only some rows of each batch, equal to the bit."""
+    own = np.asarray(rows, np.uint32)
+    return jax.jit(lambda seed, step: examples_at(data, seed, np.uint32(batch) * jnp.uint32(step) + own))
+
+
+def feed(data: Any, batch: int, mesh: jax.sharding.Mesh) -> Callable[[int, int], dict[str, jax.Array]]:
+    """`(seed, step) -> batch` on a mesh. Each process draws only the examples that its own devices train on."""
+    if not several():
+        stream = batches(data, batch)
+        return lambda seed, step: place(stream(seed, step), split_batch(mesh))
+    rows = own_rows(mesh, batch)
+    own = _own_batches(data, batch, tuple(rows.tolist()))
+    return lambda seed, step: place_rows(own(seed, step), rows, mesh, batch)
+
+
+def pinned(step_fn: StepFn, lies: Tree) -> StepFn:
+    """A step whose next state lies where the one before it lay, which a compiler is free to change otherwise."""
+
+    def step(
+        hyper: Hyper, frozen: Tree, state: TrainState, batch: Mapping[str, jax.Array]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        state, terms = step_fn(hyper, frozen, state, batch)
+        return jax.lax.with_sharding_constraint(state, lies), terms
+
+    return jax.jit(step, donate_argnums=2)
 
 
 def run_stage(
@@ -52,49 +83,60 @@ def run_stage(
     """Trains `hyper.steps` steps from `start = (params, norm_stats)`; `first` is the stage's first step in the stream.
 
     Checkpoints land in `folder/steps`, metrics in `folder/metrics.jsonl`. On Ctrl-C the state is saved before the
-    interrupt goes on. Raises NonFiniteLoss naming the step and the terms; the last good checkpoint stays.
+    interrupt goes on; with several processes a signal to one of them saves one step and interrupts all. Raises
+    NonFiniteLoss naming the step and the terms; the last good checkpoint stays.
     """
     check_batch(mesh, batch)
-    step_fn, stream = compiled_step(program, mesh), batches(data, batch)
-    manager = checkpoint.open_manager(folder / "steps")
+    step_fn, stream, stop = compiled_step(program, mesh), feed(data, batch, mesh), Agreement(mesh)
+    keeper = Keeper(folder / "steps", mesh)
     state = initial_state(program, hyper, *start)
-    found = checkpoint.restore_latest_good(manager, state, replicated(mesh), bar.reporter.say)
-    saved, state = found or (None, state)
-    state, frozen = place(state, replicated(mesh)), place(frozen, replicated(mesh))
-    metrics = Metrics(folder / "metrics.jsonl", saved or 0)
+    saved, state = keeper.restore(state, bar.reporter.say) or (None, state)
+    lies = split_wide(mesh, state)
+    if "model" in mesh.axis_names:
+        step_fn = pinned(step_fn, lies)
+    state, frozen = place(state, lies), place(frozen, split_wide(mesh, frozen))
+    if saved is None or saved < hyper.steps:
+        compile_together(step_fn, hyper, frozen, state, stream(hyper.seed, first) if several() else None)
+    metrics = first_only(lambda: Metrics(folder / "metrics.jsonl", saved or 0))
     at, pending, clock = saved or 0, [], time.monotonic()
     note = {"steps": hyper.steps}
     bar.to(at)
     try:
         while at < hyper.steps:
-            images = place(stream(hyper.seed, first + at), split_batch(mesh))
-            state, terms = step_fn(hyper, frozen, state, images)
+            if told := stop.told():
+                raise interrupt(told)
+            state, terms = step_fn(hyper, frozen, state, stream(hyper.seed, first + at))
             pending.append((at, terms))
             at += 1
             if at % LOOK_EVERY == 0 or at % save_every == 0 or at == hyper.steps:
                 seen = _look(pending)
                 speed = batch * len(pending) / max(time.monotonic() - clock, 1e-9)
-                metrics.add({"step": at, **seen})
+                by_first(functools.partial(_add, metrics, {"step": at, **seen}))
                 bar.to(at, f"loss {seen['loss']:.4f}  {speed:.0f} img/s")
                 pending, clock = [], time.monotonic()
             if at % save_every == 0 or at == hyper.steps:
                 _check_state(state, at)
             if at % save_every == 0 and at < hyper.steps:
                 with held():
-                    checkpoint.save(manager, at, state, note)
+                    keeper.save(at, state, note)
     except KeyboardInterrupt:
         _look(pending)
         deleted = any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
-        if not deleted and finite(state):  # deleted: between a donation and its result
+        if not deleted and finite(whole(state)):  # deleted: between a donation and its result
             with held():
-                checkpoint.save(manager, int(state.step), state, note)
+                keeper.save(int(state.step), state, note)
         raise
     finally:
         with held():
-            metrics.close()
-            manager.wait_until_finished()
-            manager.close()
+            if metrics is not None:
+                metrics.close()
+            keeper.close()
     return state
+
+
+def _add(metrics: Metrics | None, row: Mapping[str, float]) -> None:
+    if metrics is not None:
+        metrics.add(row)
 
 
 def _look(pending: Sequence[tuple[int, Mapping[str, jax.Array]]]) -> dict[str, float]:
@@ -113,7 +155,7 @@ def _look(pending: Sequence[tuple[int, Mapping[str, jax.Array]]]) -> dict[str, f
 
 def _check_state(state: TrainState, at: int) -> None:
     for name, tree in state._asdict().items():
-        if not finite(tree):
+        if not finite(whole(tree)):
             raise NonFiniteLoss(
                 f"{name} is not finite after step {at - 1}; training stopped, the last good checkpoint is kept"
             )

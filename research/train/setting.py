@@ -75,7 +75,8 @@ def setting_of(program: Program, links: Named) -> Setting:
     teacher = program.teacher
 
     def teach(frozen: Any, images: jax.Array) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-        out = nets.forward(teacher, frozen["params"], frozen["norm_stats"], images)
+        weights, compute = (frozen["params"], frozen["norm_stats"]), program.optim.compute
+        out = nets.forward(teacher, *weights, images, formulation=program.formulation, compute=compute)
         return out.keypoints, out.taps
 
     return Setting(

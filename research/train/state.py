@@ -29,7 +29,8 @@ class Program:
     """The static half of a stage, hashable: one compiled step each.
 
     Floats inside `links` and `optim` are placeholders; their values arrive as arguments (`Hyper`), so that editing
-    one never retraces.
+    one never retraces. `formulation` is how convolutions are computed; None: as this process's backend runs them
+    fastest, so it is named only where a program is compiled for another machine.
     """
 
     net: Any
@@ -37,6 +38,7 @@ class Program:
     optim: Optim
     chip: Chip
     teacher: Any = None
+    formulation: str | None = None
 
 
 class Hyper(NamedTuple):

@@ -48,7 +48,16 @@ def train_step(
         raw, learned = trainable["params"], trainable["learned"]
         params = squeeze.view(raw, learned, state.squeeze, state.step, key)
         sites = squeeze.sites(learned, state.squeeze, state.step)
-        out = nets.forward(program.net, params, state.norm_stats, batch["image"], train=True, sites=sites)
+        out = nets.forward(
+            program.net,
+            params,
+            state.norm_stats,
+            batch["image"],
+            train=True,
+            sites=sites,
+            formulation=program.formulation,
+            compute=program.optim.compute,
+        )
         ctx = Context(
             raw,
             params,
@@ -91,7 +100,7 @@ def compiled_step(program: Program, mesh: Mesh) -> StepFn:
             raise
 
     # chex counts traces by source and name: a name of its own, the same in every process, for every program and mesh
-    told = repr((program, [device.id for device in mesh.devices.flat]))
+    told = repr((program, dict(mesh.shape), [device.id for device in mesh.devices.flat]))
     step.__name__ = f"train_step_{hashlib.sha256(told.encode()).hexdigest()[:12]}"
     return jax.jit(chex.assert_max_traces(step, n=1), donate_argnums=2)
 

@@ -11,6 +11,7 @@ from research.data.synthetic import (
     batch_at,
     example_at,
     examples_at,
+    examples_together,
 )
 
 SPEC = RenderedHands(size_px=32, test_images=8)
@@ -80,6 +81,13 @@ def test_the_hand_is_drawn_at_its_keypoints():
     own = images[rows, at[..., 1], at[..., 0]].std(axis=1)
     other = shifted[rows, at[..., 1], at[..., 0]].std(axis=1)
     assert np.median(own) < np.median(other)
+
+
+def test_drawn_in_one_go_the_examples_are_the_same_to_rounding(batch):
+    first = 3 * BATCH
+    together = jax.jit(lambda seed, at: examples_together(SPEC, seed, at))(7, first + jnp.arange(BATCH))
+    for name, part in batch.items():
+        np.testing.assert_allclose(together[name], part, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The functional door: one forward, its sites, and the traced function that computes the same."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -181,3 +182,54 @@ def test_the_fastest_formulation_is_what_forward_runs(monkeypatch: pytest.Monkey
     assert convolutions() == 2 + 3 * len(NET.blocks)
     monkeypatch.setattr(apply, "fastest", lambda: SHIFTED)
     assert convolutions() == 1  # the stem
+
+
+def test_a_formulation_may_be_named() -> None:
+    for formulation, convolutions in ((CANONICAL, 2 + 3 * len(NET.blocks)), (SHIFTED, 1)):
+
+        def run(params: Any, x: jax.Array, how: str = formulation) -> jax.Array:
+            return nets.forward(NET, params, STATS, x, formulation=how).keypoints
+
+        assert str(jax.make_jaxpr(run)(PARAMS, IMAGES)).count("conv_general_dilated[") == convolutions
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_bfloat16_computes_nearly_the_same_and_hands_out_float32(train: bool) -> None:
+    seen: list[Any] = []
+
+    def look(x: jax.Array) -> jax.Array:
+        seen.append(x.dtype)
+        return x
+
+    wide = nets.forward(NET, PARAMS, STATS, IMAGES, train=train)
+    narrow = nets.forward(
+        NET, PARAMS, STATS, IMAGES, train=train, sites={"*": look}, compute="bfloat16", formulation=CANONICAL
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(narrow)} == set(seen) == {np.dtype("float32")}
+    difference = float(jnp.max(jnp.abs(wide.keypoints - narrow.keypoints)))
+    assert 0.0 < difference < 0.05
+
+
+def test_bfloat16_is_nowhere_unless_asked_for() -> None:
+    def text(compute: str) -> str:
+        def run(params: Any, x: jax.Array) -> jax.Array:
+            return nets.forward(NET, params, STATS, x, train=True, compute=compute).keypoints
+
+        return str(jax.make_jaxpr(run)(PARAMS, IMAGES))
+
+    assert "bf16" not in text("float32")
+    assert "bf16[2," in text("bfloat16")
+
+
+def test_gradients_of_a_bfloat16_forward_are_float32() -> None:
+    @functools.partial(jax.jit, static_argnames="compute")
+    def gradient(params: Any, compute: str) -> Any:
+        def loss(params: Any) -> jax.Array:
+            return jnp.sum(nets.forward(NET, params, STATS, IMAGES, compute=compute).keypoints ** 2)
+
+        return jax.grad(loss)(params)
+
+    wide, narrow = (gradient(PARAMS, compute) for compute in ("float32", "bfloat16"))
+    assert {leaf.dtype for leaf in jax.tree.leaves(narrow)} == {np.dtype("float32")}
+    one, other = (np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in (wide, narrow))
+    assert one @ other > 0.95 * np.linalg.norm(one) * np.linalg.norm(other) > 0.0

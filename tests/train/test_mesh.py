@@ -2,9 +2,21 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
-from research.train.mesh import check_batch, data_mesh, place, replicated, split_batch
+from research.train.mesh import (
+    check_batch,
+    data_mesh,
+    own_rows,
+    place,
+    place_rows,
+    replicated,
+    split_batch,
+    split_everywhere,
+    split_wide,
+)
 
 
 def test_mesh_takes_the_first_devices_or_all() -> None:
@@ -36,3 +48,37 @@ def test_a_batch_that_does_not_split() -> None:
     check_batch(data_mesh(1), 7)
     with pytest.raises(ValueError, match=r"optim\.batch=7 does not split over 2 devices"):
         check_batch(data_mesh(2), 7)
+
+
+def test_groups_of_devices_are_a_second_axis() -> None:
+    mesh = data_mesh(2, model=2)
+    assert dict(mesh.shape) == {"data": 1, "model": 2}
+    check_batch(mesh, 7)  # one group: the whole batch
+    for model in (0, 3):
+        with pytest.raises(ValueError, match=f"groups of {model}"):
+            data_mesh(2, model)
+    every = place(jnp.arange(2.0).reshape(1, 2), split_everywhere(mesh))
+    assert [shard.data.tolist() for shard in every.addressable_shards] == [[[0.0]], [[1.0]]]
+
+
+def test_wide_kernels_are_split_by_output_channels() -> None:
+    tree = {
+        "wide": jnp.ones((3, 8)),
+        "narrow": jnp.ones((3, 4)),
+        "odd": jnp.ones((2, 9)),
+        "bias": jnp.ones(8),
+    }
+    lies = split_wide(data_mesh(2, model=2), tree, wide=8)
+    assert lies["wide"].spec == PartitionSpec(None, "model")
+    assert all(lies[name].is_fully_replicated for name in ("narrow", "odd", "bias"))
+    assert place(tree, lies)["wide"].addressable_shards[0].data.shape == (3, 4)
+    assert all(lie.is_fully_replicated for lie in split_wide(data_mesh(2), tree, wide=8).values())
+
+
+def test_a_process_places_its_own_rows() -> None:
+    mesh, x = data_mesh(2), np.arange(12.0).reshape(4, 3)
+    rows = own_rows(mesh, 4)
+    assert rows.tolist() == [0, 1, 2, 3]  # this process has all devices
+    batch = place_rows({"x": x[rows]}, rows, mesh, 4)["x"]
+    assert batch.sharding == split_batch(mesh)
+    np.testing.assert_array_equal(batch, x)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from research.train.signals import HELD, held
+from research.train.signals import HELD, held, interrupt, noted, noting
 
 
 def test_an_interrupt_waits_for_the_end_of_the_block() -> None:
@@ -54,3 +54,30 @@ def test_another_thread_just_runs() -> None:
     thread.start()
     thread.join()
     assert done == ["written"]
+
+
+def test_with_several_processes_signals_are_only_noted() -> None:
+    before = [signal.getsignal(number) for number in HELD]
+    with noting():
+        assert noted() == 0
+        with noting():  # the outer one notes
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert noted() == signal.SIGTERM
+        with held():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert noted() == signal.SIGTERM
+    assert noted() == 0
+    assert [signal.getsignal(number) for number in HELD] == before
+
+
+def test_a_signal_that_was_held_is_noted_afterwards() -> None:
+    with noting():
+        with held():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert noted() == signal.SIGTERM
+
+
+def test_only_termination_has_an_argument() -> None:
+    assert interrupt(signal.SIGTERM).args
+    assert not interrupt(signal.SIGINT).args

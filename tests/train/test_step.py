@@ -174,3 +174,30 @@ def test_initial_state_depends_on_the_seed_only_through_the_links() -> None:
     program, hyper = split(smoke(), LINKS)
     assert same_bits(start(program, hyper), start(program, hyper))
     assert int(start(program, hyper).step) == 0
+
+
+def test_in_bfloat16_only_the_network_is_narrow() -> None:
+    program, hyper = split(smoke("optim.compute=bfloat16"), LINKS)
+    step, state = compiled_step(program, ONE), start(program, hyper)
+    before = [leaf.dtype for leaf in jax.tree.leaves(state)]
+    traced = step.trace(hyper, frozen(program), state, batch_of(8))
+    assert "bf16[8,32,32,1]" in str(traced.jaxpr)
+    after, terms = traced.out_info
+    assert [leaf.dtype for leaf in jax.tree.leaves(after)] == before
+    assert {term.dtype for term in terms.values()} == {np.dtype("float32")}
+    assert program != split(smoke(), LINKS)[0]
+
+
+@pytest.mark.slow
+def test_bfloat16_learns_as_float32_does() -> None:
+    losses = {}
+    for compute in ("float32", "bfloat16"):
+        exp = smoke(f"optim.compute={compute}", "optim.lr=3e-3")
+        program, hyper = split(exp, (), Stage("dense", 60))
+        state, seen = start(program, hyper), []
+        for _ in range(60):
+            state, terms = compiled_step(program, ONE)(hyper, {}, state, batch_of(8))
+            seen.append(float(terms["loss"]))
+        losses[compute] = seen
+    for compute, seen in losses.items():
+        assert np.mean(seen[-5:]) < 0.1 * np.mean(seen[:5]), compute
