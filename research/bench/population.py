@@ -23,7 +23,12 @@ from research.graph.write import write
 
 Zeros = Literal["none", "2:4", "half", "three quarters"]
 _WEIGHTED = ("conv", "depthwise", "transpose_conv", "dense")
-_INT8_ONLY = ("matmul", "hard_swish", "leaky_relu", "transpose_conv")  # no 16-bit kernel, or none on every chip
+_INT8_ONLY = (
+    "matmul",
+    "hard_swish",
+    "leaky_relu",
+    "transpose_conv",
+)  # no 16-bit kernel, or none on every chip
 EDITS = ("wider", "narrower", "kernel", "2:4", "int16")
 
 
@@ -298,7 +303,9 @@ def _head(g: _Grower, x: str, pixels: int) -> None:
         g.add("logistic", x)
 
 
-def networks(seed: int, count: int, *, least: float = 3e6, most: float = 150e6) -> list[tuple[Recipe, int, float]]:
+def networks(
+    seed: int, count: int, *, least: float = 3e6, most: float = 150e6
+) -> list[tuple[Recipe, int, float]]:
     """`count` recipes of between `least` and `most` MACs, each with the seed and the spread of its weights."""
     found, number = list[tuple[Recipe, int, float]](), 0
     while len(found) < count:
@@ -433,8 +440,7 @@ def _probe(g: _Grower, op: Op, shape: tuple[int, int, int], fields: dict[str, An
         return (*inputs, Layer(op, "layer", tuple(x.name for x in inputs), bits=bits, **fields))
     head = Layer("input", "image", like=(*shape[:2], 16), bits=bits)
     before = [
-        Layer("conv", name, ("image",), width=shape[2], bits=bits)
-        for name in ("before", "beside")[: 1 + two]
+        Layer("conv", name, ("image",), width=shape[2], bits=bits) for name in ("before", "beside")[: 1 + two]
     ]
     core = Layer(op, "layer", tuple(x.name for x in before), bits=bits, **fields)
     after = Layer("conv", "after", ("layer",), width=16, bits=bits)

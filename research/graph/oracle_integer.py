@@ -19,7 +19,7 @@ from research.graph import oracle_fixed as fixed
 from research.graph.ir import Node, Shape
 from research.graph.oracle_fixed import F, Factor, away, factor, high_product, rounded_shift, scaled, wrap
 from research.graph.oracle_window import convolve, resize, windows
-from research.graph.program import Affine
+from research.graph.program import LIMITS, Affine
 
 Kernel = Callable[..., np.ndarray]
 
@@ -171,7 +171,8 @@ def curve(site: Site, x: np.ndarray) -> np.ndarray:
         functions: dict[str, Kernel] = {"logistic": _logistic, "tanh": np.tanh, "exp": np.exp}
         with np.errstate(over="ignore"):  # as libm does, in double and rounded to float32
             value = functions[op]((scale * x.astype(F)).astype(np.float64)).astype(F)
-        return fixed.to_int32(away(value * (F(1) / F(out.scale))) + out.zero_point) - out.zero_point
+            levels = np.clip(away(value * (F(1) / F(out.scale))) + out.zero_point, *LIMITS["int8"])
+        return levels.astype(np.int64) - out.zero_point
     if op != "exp":
         return _sigmoid16(site, x)
     return fixed.interpolated(x, fixed.word_table(np.exp, scale * np.array([-32768, 32767], F), out.scale))

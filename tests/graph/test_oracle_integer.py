@@ -22,6 +22,15 @@ def test_every_integer_kernel_has_cases():
     assert set(CASES) >= set(CENTRED) | set(RAW)
 
 
+@pytest.mark.parametrize("op", ["exp", "tanh"])
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 10.0])
+def test_curves_beyond_int32_saturate(op: str, scale: float) -> None:
+    x = every("int8")
+    program = single({"op": op}, [x.shape], [Affine(0.5, -97, "int8")], Affine(scale, 50, "int8"))
+    (ours,), (theirs,) = oracle.run(program, [x]), run_raw(write(program), [x])
+    np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize(("op", "dtype"), KINDS)
 @settings(max_examples=30)
 @given(data=st.data())
