@@ -1,12 +1,14 @@
-"""Does a sweep survive? `python -m launch.chaos --trials 8 --faults 12 [--on ray]` runs a small one twice and compares.
+"""Does a sweep survive? `python -m launch.chaos --trials 8 --faults 12 [--on ray] [--store gs]` runs one twice.
 
-Once undisturbed, once under faults drawn by a seed: the driver killed and started again, trials killed or sent SIGTERM,
-with Ray a node killed and replaced. It passes (exit 0) when every trial has a result, trials.csv has the same bytes,
-no process is left, and no trial was done twice. Linux only: processes are found in /proc.
+Once undisturbed in a folder, once under faults drawn by a seed: the driver killed and started again, trials killed or
+sent SIGTERM, with Ray a node killed and replaced; with `--store gs` in the bucket of a fake server. It passes (exit 0)
+when every trial has a result, trials.csv has the same bytes, no process is left, and no trial was done twice.
+`--json FILE` keeps what it found. Linux only: processes are found in /proc.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import signal
@@ -17,15 +19,16 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from launch.fake_bucket import fake_bucket
 from launch.ray_nodes import RayNodes
 from launch.store import open_store
 from launch.trial import folder_of
 
 CONFIG = Path(__file__).with_name("tiny.py")
-LIMIT_S = 1800.0
-EVERY_S = (2.0, 7.0)  # seconds between two faults
+LIMIT_S = 3600.0
+EVERY_S = (9.0, 18.0)  # between two faults: a trial needs about eight to come to its first checkpoint
 
 
 class Place(Protocol):
@@ -148,8 +151,8 @@ def resumed(store: str, trials: int) -> tuple[int, int]:
 
 
 def _attempts(store: str, number: int) -> list[list[str]]:
-    path = open_store(store).folder(f"{folder_of(number)}/attempts.log")
-    return [line.split() for line in path.read_text().splitlines()] if path is not None else []
+    log = open_store(store).read_bytes(f"{folder_of(number)}/attempts.log") or b""
+    return [line.split() for line in log.decode().splitlines()]
 
 
 def _in_turn(attempts: Sequence[Sequence[str]]) -> bool:
@@ -168,40 +171,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--faults", type=int, default=12)
     parser.add_argument("--on", choices=("local", "ray"), default="local")
+    parser.add_argument("--store", choices=("folder", "gs"), default="folder", help="what is disturbed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--folder", type=Path, help="where both stores go (default: a fresh temporary folder)"
+        "--folder", type=Path, help="where all of it goes (default: a fresh temporary folder)"
     )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found")
     asked = parser.parse_args(arguments)
     folder = (asked.folder or Path(tempfile.mkdtemp(prefix="chaos-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    calm, stormy, log = str(folder / "calm"), str(folder / "stormy"), folder / "drivers.log"
     begin = time.monotonic()
     print(f"undisturbed, then {asked.faults} faults, in {folder}", flush=True)
-    with log.open("ab") as output:
-        code = subprocess.call(sweep_command(calm, asked.trials, Here().words), stdout=output, stderr=output)
+    with (folder / "drivers.log").open("ab") as output:
+        words = sweep_command(str(folder / "calm"), asked.trials, Here().words)
+        code = subprocess.call(words, stdout=output, stderr=output)
     print(f"undisturbed: exit {code} after {time.monotonic() - begin:.0f} s", flush=True)
+    with contextlib.ExitStack() as stack:
+        bucket = stack.enter_context(fake_bucket(folder / "bucket.log")) if asked.store == "gs" else folder
+        found = compared(asked, folder, f"{bucket}/stormy")
+    for name, value in found.items():
+        print(f"{name}: {value}")
+    if asked.json:
+        asked.json.parent.mkdir(parents=True, exist_ok=True)
+        asked.json.write_text(json.dumps(found, indent=1) + "\n")
+    print("survived" if found["survived"] else f"NOT survived; see {folder}")
+    return int(not found["survived"])
+
+
+def compared(asked: argparse.Namespace, folder: Path, store: str) -> dict[str, Any]:
+    """Runs the disturbed sweep in `store` and holds it against the undisturbed one in `folder`; plain JSON values."""
+    place: Place = RayNodes(folder / "ray") if asked.on == "ray" else Here()
     begin = time.monotonic()
-    somewhere: Place = RayNodes(folder / "ray") if asked.on == "ray" else Here()
-    with contextlib.closing(somewhere) as place:
-        code, faults = survive(stormy, asked.trials, asked.faults, place, asked.seed, log)
+    with contextlib.closing(place):
+        code, faults = survive(store, asked.trials, asked.faults, place, asked.seed, folder / "drivers.log")
         seconds = time.monotonic() - begin
         time.sleep(1.0)
-        orphans = trials_of(stormy)
-    results = sum((Path(stormy) / folder_of(n) / "result.json").is_file() for n in range(asked.trials))
-    tables = [Path(store, "trials.csv") for store in (calm, stormy)]
-    same = all(path.is_file() for path in tables) and tables[0].read_bytes() == tables[1].read_bytes()
-    attempts, went_on = resumed(stormy, asked.trials)
-    twice = doubled(stormy, asked.trials)
-    print(f"disturbed: exit {code} after {seconds:.0f} s; faults: {dict(sorted(faults.items()))}")
-    print(f"attempts: {attempts}, of which {went_on} went on from a checkpoint")
-    print(f"results: {results} of {asked.trials}")
-    print(f"trials.csv identical to the undisturbed run: {same}")
-    print(f"orphans: {len(orphans)}, doubled: {len(twice)}")
+        orphans = trials_of(store)
+    held = open_store(store)
+    results = sum(held.read(f"{folder_of(n)}/result.json") is not None for n in range(asked.trials))
+    calm, stormy = open_store(str(folder / "calm")).read_bytes("trials.csv"), held.read_bytes("trials.csv")
+    same = calm is not None and calm == stormy
+    attempts, went_on = resumed(store, asked.trials)
+    twice = doubled(store, asked.trials)
     passed = (code, results, same) == (0, asked.trials, True) and not orphans and not twice
-    passed = passed and faults.total() == asked.faults
-    print("survived" if passed else f"NOT survived; see {folder}")
-    return 0 if passed else 1
+    where = {"folder": "a folder", "gs": "gs://, by fake-gcs-server"}[asked.store]
+    return {
+        "command": f"python -m launch.chaos --trials {asked.trials} --faults {asked.faults} --on {asked.on} "
+        f"--store {asked.store} --seed {asked.seed}",
+        "store": where,
+        "exit": code,
+        "seconds": round(seconds),
+        "faults": dict(sorted(faults.items())),
+        "attempts": attempts,
+        "attempts_from_a_checkpoint": went_on,
+        "results": f"{results} of {asked.trials}",
+        "trials_csv_identical": same,
+        "orphans": len(orphans),
+        "doubled": len(twice),
+        "survived": passed and faults.total() == asked.faults,
+    }
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ All it knows is in the store, so another driver goes on where this one was kille
 says given up, failures.json counts what went wrong so far.
 """
 
+import errno
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -11,7 +13,7 @@ from typing import Any
 
 from launch.executors import Executor, infrastructure
 from launch.store import Store
-from launch.trial import LOG, folder_of
+from launch.trial import FULL, LOG, folder_of
 
 STALLED = 10  # ends by the machine's fault in a row, with no newer checkpoint between them, that are too many
 TICK_S = 0.5
@@ -44,6 +46,8 @@ def judge(store: Store, number: int, code: int, max_failures: int) -> str:
         store.read(f"{place}/failures.json") or {}
     )
     if infrastructure(code):
+        if code == FULL and store.folder(place) is not None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         store.check()
         progress = (store.read(f"{place}/attempt.json") or {}).get("progress")
         seen["stalled"] = seen["stalled"] + 1 if progress == seen["progress"] else 1
@@ -58,11 +62,8 @@ def judge(store: Store, number: int, code: int, max_failures: int) -> str:
 
 
 def log_tail(store: Store, number: int) -> str:
-    """The end of what a trial printed, "" where the log is not on this machine."""
-    path = store.folder(f"{folder_of(number)}/run")
-    if path is None or not (path / LOG).is_file():
-        return ""
-    return (path / LOG).read_bytes()[-TAIL:].decode(errors="replace")
+    """The end of what a trial printed, as far as it came to the store; "" where there is nothing."""
+    return (store.read_bytes(f"{folder_of(number)}/run/{LOG}") or b"")[-TAIL:].decode(errors="replace")
 
 
 def forgive(store: Store, number: int) -> None:

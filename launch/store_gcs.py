@@ -165,16 +165,19 @@ class BucketStore:
         return None
 
     def push(self, local: Path, name: str) -> None:
-        """See `Store`. Files that are there with the same bytes are not sent; those gone locally are deleted."""
-        files = {
-            path.relative_to(local).as_posix(): path for path in sorted(local.rglob("*")) if path.is_file()
-        }
+        """See `Store`. Files that are there with the same bytes are not sent; those gone locally are deleted.
+
+        Hidden files and what Orbax has not finished are left out; a file that goes meanwhile is sent the next time.
+        """
+        paths = {path.relative_to(local).as_posix(): path for path in sorted(local.rglob("*"))}
+        files = {short: path for short, path in paths.items() if not _passing(short) and path.is_file()}
         with self._reached("written"):
             there = self._digests(name)
             for short, path in files.items():
-                data = path.read_bytes()
-                if there.get(short) != _digest(data):
-                    self._blob(f"{name}/{short}").upload_from_string(data, timeout=_TIMEOUT_S)
+                with contextlib.suppress(FileNotFoundError):
+                    data = path.read_bytes()
+                    if there.get(short) != _digest(data):
+                        self._blob(f"{name}/{short}").upload_from_string(data, timeout=_TIMEOUT_S)
             for short in sorted(set(there) - set(files)):
                 with contextlib.suppress(exceptions.NotFound):
                     self._blob(f"{name}/{short}").delete(timeout=_TIMEOUT_S)
@@ -205,6 +208,11 @@ class BucketStore:
         with self._reached("written"):
             blob.upload_from_string(b"{}", timeout=10, retry=None)
             blob.delete(timeout=10)
+
+
+def _passing(short: str) -> bool:
+    """Whether a file is on its way to another name: hidden, or in a checkpoint that Orbax is writing."""
+    return any(part[0] == "." or "orbax-checkpoint-tmp" in part for part in short.split("/"))
 
 
 def _digest(data: bytes) -> str:

