@@ -82,29 +82,37 @@ def block_count(layer: LayerTable, block: Block, rounding: Rounding) -> jax.Arra
     return whole / (rows * columns * channels)
 
 
-def op_cycles(layer: LayerTable, block: Block, chip: Chip, *, sparse: bool, rounding: Rounding) -> Cycles:
-    """Cycles of every layer on the MAC array and in the output stage, [L]."""
+def op_cycles(
+    layer: LayerTable, block: Block, chip: Chip, *, sparse: bool, rounding: Rounding,
+    staged: jax.Array | bool = False, starts: jax.Array | bool = True, ends: jax.Array | bool = True,
+) -> Cycles:  # fmt: skip
+    """Cycles of every layer on the MAC array and in the output stage, [L].
+
+    Args:
+      staged: weights and scales are read from SRAM, not from flash.
+      starts, ends: a slice of a layer that is its first or its last, as a whole layer is both.
+    """
     blocks = block_count(layer, block, rounding)
     rows, columns = jnp.minimum(layer.oh, block.oh), jnp.minimum(layer.ow, block.ow)
     deep = jnp.minimum(layer.oc, block.oc)
     mac = mac_cycles_per_block(layer, block, chip, sparse=sparse, rounding=rounding)
     output = rounding.ceil(_output_cycles(layer, chip) * rows * columns * deep)
-    repeats = rounding.tiles(layer.oh, rows) * rounding.tiles(layer.ow, columns)
-    latency = jnp.where(repeats > 1, chip.sram.read_latency_cycles, chip.flash.read_latency_cycles)
+    latency = jnp.where(staged, chip.sram.read_latency_cycles, chip.flash.read_latency_cycles)
     has_bias = whole_kernel(layer) | (layer.op == DEPTHWISE)
     bias = jnp.where(has_bias, chip.scale_bytes * deep * latency / _BIAS_WORD, 0.0)
-    output = jnp.maximum(output, bias)
+    slow = jnp.maximum(output, bias)
 
     first, last = block_transfer_cycles(layer, block, chip)
-    issue = (jnp.where(blocks > 1, jnp.abs(last - first), 0.0) + mac + output) / 4
-    slow_mac, slow_output = jnp.maximum(mac, issue), jnp.maximum(output, issue)
-    busy = jnp.where(slow_mac > slow_output, slow_mac * blocks + slow_output, slow_output * blocks + slow_mac)
-    op = busy + first + last
+    issue = (jnp.where(blocks > 1, jnp.abs(last - first), 0.0) + mac + slow) / 4
+    slow_mac, slow_output = jnp.maximum(mac, issue), jnp.maximum(slow, issue)
+    drain = jnp.where(ends, slow_output, 0.0)
+    busy = jnp.where(slow_mac > slow_output, slow_mac * blocks + drain, slow_output * blocks + slow_mac)
+    op = busy + jnp.where(starts, first, 0.0) + jnp.where(ends, last, 0.0)
 
     add = _add_cycles(layer, chip, rounding)
     free = layer.op == FREE
     return Cycles(
-        mac=jnp.where(free | (layer.op == ADD), 0.0, mac * blocks + output),
+        mac=jnp.where(free | (layer.op == ADD), 0.0, mac * blocks + slow),
         output=jnp.where(free, 0.0, jnp.where(layer.op == ADD, add, output * blocks + mac)),
         op=jnp.where(free, 0.0, jnp.where(layer.op == ADD, add, op)),
     )

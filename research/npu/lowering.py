@@ -24,6 +24,16 @@ def stored(layer: LayerTable, rounding: Rounding) -> jax.Array:
     return layer.oh * layer.ow * jnp.where(layer.plain_out > 0, layer.oc, rounding.up(layer.oc, 16.0))
 
 
+def table_bytes(layer: LayerTable) -> jax.Array:
+    """Bytes of the table of values that a layer looks its results up in, fetched before it runs, [L]; 0 for none.
+
+    256 bytes, or 512 pairs of value and slope (16 bit). A look-up that rides is fetched for the layer it rides on.
+    """
+    rides = (layer.carried > 0) & (layer.bits == 8)
+    looks_up = ((layer.op == kind.LOOKUP) & ~rides) | ((layer.carries_lookup > 0) & (layer.op != kind.FREE))
+    return jnp.where(looks_up, jnp.where(layer.bits == 16, 2048.0, 256.0), 0.0)
+
+
 def on_host(layer: LayerTable, chip: Chip) -> jax.Array:
     """Bool [L]: what the compiler leaves to the CPU; it is priced at `HOST_CYCLES` an element."""
     missing = (layer.op == kind.DIV) | ((layer.op == kind.MATMUL) & (layer.bits == 16))

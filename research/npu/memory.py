@@ -83,6 +83,13 @@ def feature_map_bytes(
     return jnp.where(free, 0.0, read * wide), jnp.where(free, 0.0, write * wide)
 
 
+def input_bytes(layer: LayerTable, block: Block, rounding: Rounding) -> jax.Array:
+    """SRAM bytes that each layer reads to make its output once over in rows and columns, bursts not counted, [L]."""
+    deep = jnp.where(layer.plain_in > 0, layer.ic, rounding.up(layer.ic, _BRICK))
+    window = jnp.minimum(layer.ih, block.ih) * jnp.minimum(layer.iw, block.iw)
+    return window * deep * spatial_repeats(layer, block) * layer.bits / 8
+
+
 def spatial_repeats(layer: LayerTable, block: Block) -> jax.Array:
     """How many times each layer passes over its weights: output blocks in rows x columns, [L]."""
     rows = EXACT.tiles(layer.oh, jnp.minimum(layer.oh, block.oh))

@@ -34,9 +34,13 @@ def read_network(model: bytes) -> Network:
     if not program.integers and not program.scales:
         raise ValueError("this is a float network: an NPU runs integers, so quantise it to int8 first")
     types = [program.dtype(node.output) for node in graph.nodes]
+    # A change of format runs at the width that it reads (EstimateMacCyclesPerBlock).
     reads = [program.dtype((*node.inputs, node.output)[0]) for node in graph.nodes]
     table = layer_table(graph)
-    bits = [16.0 if "int16" in pair else 8.0 for pair in zip(types, reads, strict=True)]
+    bits = [
+        16.0 if "int16" in (read if node.op == "quantize" else f"{made} {read}") else 8.0
+        for node, made, read in zip(graph.nodes, types, reads, strict=True)
+    ]
     floats = np.array(
         [
             t == "float32" and n.op not in ("quantize", "constant")

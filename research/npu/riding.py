@@ -12,9 +12,10 @@ from research.graph.ir import Graph, Node, Op
 RELAYOUT: tuple[Op, ...] = ("reshape", "slice", "transpose", "depth_to_space", "sqrt")  # both sides are NHWC
 _CHAINED: tuple[Op, ...] = ("add", "sub", "neg", "mul", "maximum", "minimum", "abs")
 _LOOKUPS: tuple[Op, ...] = ("logistic", "tanh", "hard_swish", "leaky_relu", "exp", "rsqrt")
-_ACTIVATIONS: tuple[Op, ...] = (*_LOOKUPS, "clamp", "quantize", "transpose")
-_BASES: tuple[Op, ...] = ("conv", "depthwise", "dense", "max_pool", "avg_pool", *_LOOKUPS)  # of a chain
-_HOSTS: tuple[Op, ...] = (*_BASES[:5], *_CHAINED, "transpose_conv", "mean", "matmul")  # of an activation
+_ACTIVATIONS: tuple[Op, ...] = (*_LOOKUPS, "clamp", "transpose")
+_PASSES: tuple[Op, ...] = ("conv", "depthwise", "dense", "max_pool", "avg_pool", "quantize")
+_BASES: tuple[Op, ...] = (*_PASSES, *_LOOKUPS)  # of a chain
+_HOSTS: tuple[Op, ...] = (*_PASSES, *_CHAINED, "transpose_conv", "mean", "matmul")  # of an activation
 _VIEWS: tuple[Op, ...] = ("constant", "reshape", "slice")
 _MOST_PASSES, _MOST_INPUTS = 3, 3
 
@@ -23,7 +24,8 @@ def riders(graph: Graph) -> dict[str, str]:
     """{operation: the layer it can ride on}, by the tensors they make: an element-wise operation on the last layer
     that feeds it, an activation on any layer, each only where nobody else reads what comes between.
 
-    Element-wise operations ride on Ethos-U85 only; at most 3 on one layer, which then reads at most 3 tensors.
+    A change of number format is a pass of its own: it rescales. Element-wise operations ride on Ethos-U85 only; at
+    most 3 on one layer, which then reads at most 3 tensors.
     """
     makers = {node.output: node for node in graph.nodes if node.op != "constant"}
     order = {name: index for index, name in enumerate(makers)}

@@ -32,6 +32,7 @@ class LayerVerdict:
     microblock: tuple[int, ...]
     depth_slices: int
     buffering: str  # of the weights: "None", "Single", "Double"
+    rows: int = 1  # operations that it became, but those inside others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _layer(rows: list[Row], name: str) -> LayerVerdict:
         weight_bytes=total("weight_total_bytes"), weight_format=head["weight_format"].split("|")[-1],
         traversal=head.get("traversal", ""), ofm_block=block("ofm_block"), ifm_block=block("ifm_block"),
         microblock=block("ofm_ublock"), depth_slices=max(len(head["ofm_depth_slices"].split("|")) - 1, 1),
-        buffering=head["weight_buffering"] or "None",
+        buffering=head["weight_buffering"] or "None", rows=sum(float(row["op_cycles"]) > 0 for row in rows),
     )  # fmt: skip
 
 
