@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses as dc
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from research import spec
+from research.data.recorded import recorded
 from research.npu.chip import U85_128, Chip
 from research.pytrees import nearest
 from research.report.tables import markdown_table
@@ -22,16 +24,25 @@ from research.train.record import claim, locked
 from research.train.runtime import prepare_runtime
 
 
-def load(path: str | Path, *overrides: str, smoke: bool = False) -> Experiment:
+def load(
+    path: str | Path,
+    *overrides: str,
+    smoke: bool = False,
+    data: str = "",
+    data_dir: str | Path = "runs/sets",
+) -> Experiment:
     """The experiment of a config file after typed overrides such as "optim.lr=1e-3"; `smoke` shrinks it to seconds.
 
+    `data` puts recorded hands in place of its own: "freihand", prepared in `data_dir`, or "npz:FILE".
     Raises FileNotFoundError, ValueError, KeyError or TypeError with one clear line.
     """
-    exp = spec.load(path, () if smoke else overrides)
+    exp = spec.load(path)
+    if data:
+        exp = dc.replace(exp, data=recorded(data, data_dir, exp.data.size_px, exp.data.test_images))
     if smoke:
         exp = exp.smoke()
-        for text in overrides:
-            exp = spec.override(exp, *spec.parse_override(text))
+    for text in overrides:
+        exp = spec.override(exp, *spec.parse_override(text))
     return exp
 
 

@@ -58,6 +58,19 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--tflite", type=Path, metavar="FILE", help="with --eval-npz: judge this .tflite instead"
     )
+    out.add_argument(
+        "--data", default="", metavar="SET", help="train and test on freihand or npz:FILE instead of renders"
+    )
+    out.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path("runs/sets"),
+        metavar="DIR",
+        help="where research.data.prepare put FreiHAND (default runs/sets)",
+    )
+    out.add_argument(
+        "--gallery", type=Path, metavar="HTML", help="with --eval-npz: a page of the best and worst hands"
+    )
     out.add_argument("--quiet", action="store_true", help="no progress, only the table")
     return out
 
@@ -101,17 +114,19 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     prepare_runtime()
-    exp = load(args.config, *args.overrides, smoke=args.smoke)
-    workdir = args.workdir or Path("runs") / (Path(args.config).stem + ("-smoke" if args.smoke else ""))
+    exp = load(args.config, *args.overrides, smoke=args.smoke, data=args.data, data_dir=args.data_dir)
+    name = Path(args.config).stem + (f"-{args.data.partition(':')[0]}" if args.data else "")
+    workdir = args.workdir or Path("runs") / (name + ("-smoke" if args.smoke else ""))
     if args.tflite and not args.eval_npz:
         raise ValueError("--tflite needs --eval-npz FILE: what should it be judged on?")
+    if args.gallery and not args.eval_npz:
+        raise ValueError("--gallery needs --eval-npz FILE: which hands should it show?")
     if args.eval_npz:
         if several():
             raise ValueError("--eval-npz judges in one process")
-        print(json.dumps(judge(exp, find_arm(exp, args.arm), workdir, args.eval_npz, args.tflite)))
+        arm = find_arm(exp, args.arm)
+        print(json.dumps(judge(exp, arm, workdir, args.eval_npz, args.tflite, args.gallery)))
         return 0
-    if args.model > 1 and several():
-        raise ValueError("--model splits kernels within one process: start one, or leave it out")
     devices = int(not several()) if args.devices is None else args.devices
     if devices > jax.device_count():
         raise ValueError(f"--devices {devices}: only {jax.device_count()} found")

@@ -61,6 +61,7 @@ def named(**specs: Any) -> Named:
 
 
 COMPUTE = ("float32", "bfloat16")
+LOSSES = ("distance", "l1", "wing", "mse")
 
 
 @dc.dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Optim:
     `batch` images a step; `lr` peak for weights; `gate_lr` for what transforms learn; `dual_lr` for
     multipliers; `clip` global gradient norm; `warmup` share of a stage. `compute` is what networks compute in while
     they train, float32 or bfloat16 (for TPUs); parameters, statistics, losses and the optimiser stay float32.
+    `loss` is what keypoints are held to (train.task); `axes` weighs the cross-entropy of a head of probabilities.
     """
 
     batch: int = 64
@@ -80,10 +82,13 @@ class Optim:
     gate_lr: float = 5e-2
     dual_lr: float = 1e-2
     compute: str = "float32"
+    loss: str = "distance"
+    axes: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.compute not in COMPUTE:
-            raise ValueError(f"optim.compute={self.compute!r} must be one of {', '.join(COMPUTE)}")
+        for name, value, known in (("compute", self.compute, COMPUTE), ("loss", self.loss, LOSSES)):
+            if value not in known:
+                raise ValueError(f"optim.{name}={value!r} must be one of {', '.join(known)}")
 
 
 @dc.dataclass(frozen=True)

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from research import run as command_line
+from research.data.freihand import prepare_freihand
 from research.data.rendered_hands import prepare_test_set, read_test_set
 from research.graph import inspect, run_tflite
 from research.report.job import NEEDS
 from research.report.schema import check_result
 from research.train import loop
 from research.train.arms import all_arms, full
+from tests.data.archive import write_archive, write_npz
 from tests.smoke import CONFIG, Finished, run
 
 HOLD = """
@@ -215,6 +217,45 @@ def test_junk_npz_and_junk_tflite(finished: Finished, npz: Path, junk: Path, tmp
     words = ("--eval-npz", str(npz), "--tflite", str(junk))
     assert "TFLite" in refused(tmp_path / "none", *words)
     assert not (tmp_path / "none").exists()
+
+
+# Recorded hands in place of renders
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--data", "photos"], "must be freihand or npz:FILE"),
+        (["--data", "npz:none.npz"], "no such file: none.npz"),
+        (["--data", "freihand", "--data-dir", "none"], "no FreiHAND prepared in 'none'"),
+    ],
+)
+def test_data_that_is_not_there(tmp_path: Path, words: list[str], says: str) -> None:
+    assert says in refused(tmp_path / "none", *words)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_training_file_of_wrong_shapes_is_one_line(tmp_path: Path) -> None:
+    np.savez(tmp_path / "own.npz", image=np.zeros((9, 8, 8, 3)), keypoints=np.zeros((9, 21, 2)))
+    code, printed, errors = run(tmp_path / "w", "--data", f"npz:{tmp_path / 'own.npz'}")
+    assert (code, printed, errors.count("\n")) == (1, "", 1)
+    assert "image must be [N, H, W] grey, got [9, 8, 8, 3]" in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["freihand", "npz"])
+def test_the_main_job_on_recorded_hands(tmp_path: Path, kind: str) -> None:
+    if kind == "npz":
+        words = ["--data", f"npz:{write_npz(tmp_path / 'own.npz')}"]
+    else:
+        prepare_freihand(write_archive(tmp_path / "archive"), tmp_path / "sets")
+        words = ["--data", "freihand", "--data-dir", str(tmp_path / "sets")]
+    code, printed, errors = run(tmp_path / "w", *words)
+    assert code == 0, errors
+    assert "leave-one-out" in printed
+    check_result(json.loads((tmp_path / "w" / "result.json").read_text()))
+    assert run(tmp_path / "w", *words)[0] == 0
+    assert "belongs to another config" in refused(tmp_path / "w")
 
 
 # A loss that is not finite

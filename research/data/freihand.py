@@ -192,10 +192,12 @@ class Crops(NamedTuple):
     xyz_m: np.ndarray
 
 
-def read_crops(path: str | Path, split: str, size_px: int, indices: Sequence[int] | None = None) -> Crops:
+def read_crops(
+    path: str | Path, split: str, size_px: int, indices: Sequence[int] | None = None, fill: float = FILL
+) -> Crops:
     """Square grey crops about the hands of a prepared set, all of them or those at `indices`.
 
-    The box of the joints takes `FILL` of the side; what lies outside the picture is black. Luma is ITU-R BT.601.
+    The box of the joints takes `fill` of the side; what lies outside the picture is black. Luma is ITU-R BT.601.
 
     Raises:
       FileNotFoundError: nothing prepared at `path`, or a file of it is gone.
@@ -216,7 +218,7 @@ def read_crops(path: str | Path, split: str, size_px: int, indices: Sequence[int
             row = source[i]
             points = keypoints_px(row["camera_px"][None], row["xyz_m"][None])[0]
             low, high = points.min(axis=0), points.max(axis=0)
-            side = float((high - low).max()) / FILL
+            side = float((high - low).max()) / fill
             corner = (low + high) / 2 - side / 2
             (left, upper), (right, lower) = corner.tolist(), (corner + side).tolist()
             with Image.open(io.BytesIO(row["image"])) as picture:

@@ -2,9 +2,20 @@
 
 The definitions of Zimmermann et al., "FreiHAND", ICCV 2019, and of its evaluation server: errors are averaged for
 each joint, then over joints; PCK is integrated over 100 thresholds from 0 to 5 cm by the trapezoidal rule.
+
+    python -m research.hand.official evaluation_xyz.json pred.json   a prediction in the server's format
+    python -m research.hand.official evaluation_xyz.json --zero      the predictor that says zero
+
+The zero predictor's published figures are 70.79 cm raw and 4.73 cm aligned, on the real evaluation split.
 """
 
 from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -64,3 +75,48 @@ def freihand_report(pred_m: ArrayLike, true_m: ArrayLike) -> dict[str, float]:
         "aligned_auc": aligned_auc,
         "n": float(len(true)),
     }
+
+
+def read_joints(path: str | Path) -> np.ndarray:
+    """Joints `[N,21,3]` in m of an archive's `*_xyz.json`, or of a `pred.json`: `[joints, vertices]`, vertices ignored.
+
+    FileNotFoundError for no file, ValueError for one that holds something else; both name it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"no such file: {file}")
+    try:
+        held = json.loads(file.read_text())
+        pair = isinstance(held, list) and len(held) == 2 and np.shape(held[0])[1:] == (21, 3)
+        return _joints(str(file), held[0] if pair else held)
+    except (ValueError, TypeError) as error:  # no json, or rows of unequal length
+        raise ValueError(f"{file} holds no joints [N, 21, 3] ({str(error).splitlines()[0]})") from error
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Prints the official figures as one line of JSON; returns 0, or 1 with one line that says why."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m research.hand.official", description=__doc__, formatter_class=form
+    )
+    parser.add_argument("truth", help="evaluation_xyz.json of the archive")
+    parser.add_argument("prediction", nargs="?", help="pred.json")
+    parser.add_argument("--zero", action="store_true", help="judge the predictor that says zero")
+    asked = parser.parse_args(words)
+    if asked.zero == (asked.prediction is not None):
+        parser.error("name a prediction or --zero")
+    try:
+        true = read_joints(asked.truth)
+        print(
+            json.dumps(
+                freihand_report(np.zeros_like(true) if asked.zero else read_joints(asked.prediction), true)
+            )
+        )
+    except (OSError, ValueError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

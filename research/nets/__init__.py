@@ -1,7 +1,21 @@
 """Networks: frozen specs outside, Linen inside. The only door to flax.linen."""
 
 from research.nets.apply import Forward, forward, init, shapes, traced
-from research.nets.handnet import KEYPOINTS, Block, HandNet
+from research.nets.handnet import Block, HandNet
+from research.nets.heads import KEYPOINTS, Head, axes, decode
 from research.nets.layers import NORM_EPSILON
 
-__all__ = ["KEYPOINTS", "NORM_EPSILON", "Block", "Forward", "HandNet", "forward", "init", "shapes", "traced"]
+__all__ = [
+    "KEYPOINTS",
+    "NORM_EPSILON",
+    "Block",
+    "Forward",
+    "HandNet",
+    "Head",
+    "axes",
+    "decode",
+    "forward",
+    "init",
+    "shapes",
+    "traced",
+]

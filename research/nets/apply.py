@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from research.nets.formulation import CANONICAL, fastest
-from research.nets.handnet import KEYPOINTS, HandNet
+from research.nets.handnet import HandNet
+from research.nets.heads import decode
 from research.nets.layers import HandModule, Site
 from research.pytrees import nearest
 
@@ -86,7 +87,7 @@ def forward(
     for pattern in sites or {}:
         if pattern not in used:
             raise ValueError(f"site rule {pattern!r} matches nothing; {nearest(pattern, taps)}")
-    return Forward(_wide(flat).reshape(flat.shape[0], KEYPOINTS, 2) + 0.5, taps, norm_stats)
+    return Forward(decode(_wide(flat)), taps, norm_stats)
 
 
 def _wide(x: jax.Array) -> jax.Array:
@@ -96,7 +97,7 @@ def _wide(x: jax.Array) -> jax.Array:
 def traced(spec: HandNet) -> tuple[Callable[[Tree, jax.Array], jax.Array], Tree, jax.ShapeDtypeStruct]:
     """What the graph is made from: `(fn, parameter shapes, image shape)` of the folded network.
 
-    `fn(params, image [1,S,S,1]) -> [1,42]`, the flat head: keypoint minus 0.5, computed canonically.
+    `fn(params, image [1,S,S,1])` -> what the head puts out (`heads.decode` reads it), computed canonically.
     """
     folded = spec.folded()
 

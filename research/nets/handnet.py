@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from research.nets.heads import Head, outputs
 from research.pytrees import ChannelGroup, nearest
-
-KEYPOINTS = 21
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class Block:
 class HandNet:
     """Grey crop `[N,size_px,size_px,1]` in 0..1 -> keypoints `[N,21,2]` in 0..1.
 
-    `stem` channels of the 3x3 / 2 stem, `neck` channels before the flattened dense head; `norm=False` is the
-    folded network whose units carry a bias instead of a batch norm.
+    `stem` channels of the 3x3 / 2 stem, `neck` channels before the head; `norm=False` is the
+    folded network whose units carry a bias instead of a batch norm. `head` says what the last layer puts out.
     """
 
     size_px: int
@@ -33,6 +32,17 @@ class HandNet:
     blocks: tuple[Block, ...]
     neck: int
     norm: bool = True
+    head: Head = field(default_factory=Head)
+
+    def __post_init__(self) -> None:
+        outputs(self.head, self.plane())
+
+    def plane(self) -> int:
+        """Side of the last plane, in places."""
+        side = -(-self.size_px // 2)
+        for block in self.blocks:
+            side = -(-side // block.stride)
+        return side
 
     def groups(self) -> tuple[ChannelGroup, ...]:
         """The removable channels: the expanded width of every block, gated at the depthwise norm."""
@@ -45,7 +55,8 @@ class HandNet:
             names += [f"b{i}/{unit}" for unit in ("expand", "depthwise", "project")]
             names += [f"b{i}/add"] if block.stride == 1 and block.out == width else []
             width = block.out
-        return (*names, "neck", "flat", "head")
+        before = ["flat"] if self.head.kind != "heatmap" else []
+        return (*names, "neck", *before, *(["hidden"] if self.head.hidden else []), "head")
 
     def resized(self, widths: Mapping[str, int]) -> HandNet:
         """The same network with the named groups resized. ValueError: an unknown group, a width below 1."""
@@ -66,7 +77,7 @@ class HandNet:
     def smoke(self) -> HandNet:
         """The one tiny shape every config shares in smoke tests."""
         blocks = (Block(16, 8, stride=2), Block(16, 8), Block(16, 16, stride=2))
-        return replace(self, size_px=32, stem=8, blocks=blocks, neck=8)
+        return replace(self, size_px=32, stem=8, blocks=blocks, neck=8, head=self.head.smoke())
 
 
 def _block_group(name: str, size: int, norm: bool) -> ChannelGroup:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from research.nets import formulation as fm
-from research.nets.handnet import KEYPOINTS, Block, HandNet
+from research.nets.handnet import Block, HandNet
+from research.nets.heads import outputs
 
 NORM_EPSILON = 1e-5
 
@@ -88,7 +89,7 @@ def _shared(norm: bool, formulation: str, compute: Any) -> dict[str, Any]:
 
 
 class HandModule(nn.Module):
-    """The whole network of a `HandNet`: `[N,S,S,1]` in 0..1 -> `[N,42]` around 0 (keypoint minus 0.5)."""
+    """The whole network of a `HandNet`: `[N,S,S,1]` in 0..1 -> what its head puts out, for `heads.decode`."""
 
     spec: HandNet
     formulation: str
@@ -96,7 +97,7 @@ class HandModule(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Flat keypoint offsets from the centre of the crop, in fractions of its side."""
+        """Coordinates `[N,42]`, logits `[N,42*bins]`, or a heatmap `[N,H,W,21*r*r]`."""
         spec = self.spec
         shared = _shared(spec.norm, self.formulation, self.compute)
         x = Site("image")(x if self.compute is None else x.astype(self.compute))
@@ -104,7 +105,12 @@ class HandModule(nn.Module):
         for i, block in enumerate(spec.blocks):
             x = InvertedResidual(block, name=f"b{i}", **shared)(x, train)
         x = Unit("conv", spec.neck, name="neck", **shared)(x, train)
+        wide, init = outputs(spec.head, spec.plane()), nn.initializers.normal(0.01)
+        if spec.head.kind == "heatmap":
+            return Unit("conv", wide, act=False, name="head", **shared | {"norm": False})(x, train)
         x = Site("flat")(x.reshape(x.shape[0], -1))
-        init = nn.initializers.normal(0.01)
-        x = nn.Dense(KEYPOINTS * 2, name="head", kernel_init=init, dtype=self.compute)(x)
+        if spec.head.hidden:
+            x = nn.Dense(spec.head.hidden, name="hidden", dtype=self.compute)(x)
+            x = Site("hidden")(jnp.clip(x, 0.0, 6.0))
+        x = nn.Dense(wide, name="head", kernel_init=init, dtype=self.compute)(x)
         return Site("head")(x)

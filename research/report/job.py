@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from research.data.rendered_hands import prepare_test_set, read_test_set
+from research.data.stream import held_out_set
 from research.npu import energy
 from research.report.page import write_report
 from research.report.rows import rows
@@ -61,7 +61,7 @@ def reproduce(
     check_batch(data_mesh(devices, model), exp.optim.batch)
     with held_by_first(lambda: record.locked(workdir)):
         by_first(lambda: record.claim(workdir, exp, overrides))
-        test = first_only(lambda: read_test_set(prepare_test_set(exp.data, exp.seed, workdir / "data")))
+        test = first_only(lambda: held_out_set(exp.data, exp.seed, workdir / "data"))
         measured: dict[str, Any] = {}
         for arm in all_arms(exp):
             outcome = fit(exp, arm, workdir, devices=devices, model=model, reporter=reporter)
@@ -153,7 +153,7 @@ def _history(exp: Experiment, workdir: Path, name: str, found: Mapping[str, Any]
         ):
             row = json.loads(line)
             curve["step"].append(first + row["step"])
-            curve["error_px"].append(row["task"] * exp.data.size_px)
+            curve["error_px"].append(row.get("distance", row["task"]) * exp.data.size_px)
             curve["loss"].append(row["loss"])
         first += stage.steps
     layers = {chip: on_chip["layers"] for chip, on_chip in found["chips"].items()}

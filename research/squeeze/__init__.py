@@ -6,6 +6,7 @@ from research.squeeze.fold import fold
 from research.squeeze.gates import WidthGates, compaction
 from research.squeeze.quant import FakeQuant
 from research.squeeze.sparsity import NM, nm_mask
+from research.squeeze.taught import Taught
 from research.squeeze.transform import (
     IDENTITY,
     Context,
@@ -27,6 +28,7 @@ __all__ = [
     "Link",
     "Rewrite",
     "Setting",
+    "Taught",
     "Transform",
     "Variables",
     "WidthGates",

@@ -40,14 +40,13 @@ def _forward(net: Any) -> Callable[[Tree, Tree, jax.Array], jax.Array]:
 def predict_tflite(model: bytes, images: np.ndarray) -> np.ndarray:
     """Keypoints `[N,21,2]` in 0..1 of `images [N,S,S]` by a `.tflite` file of this project in LiteRT.
 
-    Raises ValueError for a file that does not map such images to 42 numbers.
+    The shape of what it puts out says its head (`nets.decode`). Raises ValueError for a file of no hand network.
     """
-    flat = run_tflite(model, np.asarray(images, np.float32)[..., None])
-    if flat.shape[1:] != (nets.KEYPOINTS * 2,):
-        raise ValueError(
-            f"this .tflite puts out {list(flat.shape[1:])} numbers an image, not {nets.KEYPOINTS * 2}"
-        )
-    return flat.reshape(-1, nets.KEYPOINTS, 2) + 0.5
+    raw = run_tflite(model, np.asarray(images, np.float32)[..., None])
+    try:
+        return np.asarray(nets.decode(jnp.asarray(raw)))
+    except ValueError as error:
+        raise ValueError(f"this .tflite has {error}") from error
 
 
 def input_px(model: bytes) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from research import nets
+from research.data.stream import batches, untaught
 from research.spec import Experiment
 from research.squeeze import Variables, close
 from research.train import checkpoint
@@ -18,7 +19,7 @@ from research.train.arms import Arm, stage_key, stage_links
 from research.train.evaluate import predict
 from research.train.hosts import by_first, local, stop_if_told, whole
 from research.train.ledger import Entry, check_experiment, rebuild, rewrite_entry, stage_entry
-from research.train.loop import batches, finite, run_stage
+from research.train.loop import finite, run_stage
 from research.train.mesh import data_mesh
 from research.train.progress import Reporter
 from research.train.setting import setting_of
@@ -187,7 +188,7 @@ def _settle(
     """Applies a link's rewrite to raw and effective weights alike, and checks that outputs stay equal."""
     links = exp.squeeze.only(program.links.names)
     rewrite = links[name].settle(setting_of(program, links), state.learned[name], state.squeeze[name])
-    images = np.asarray(batches(exp.data, exp.optim.batch)(exp.seed + 1, 0)["image"])
+    images = np.asarray(batches(untaught(exp.data), exp.optim.batch)(exp.seed + 1, 0)["image"])
     net, raw, report = rewrite(before.net, Variables(before.raw, before.norm_stats), images)
     _, view, _ = rewrite(before.net, Variables(before.params, before.norm_stats), images)
     kept = {group: np.asarray(index) for group, index in report.pop("kept", {}).items()}

@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from research.data.synthetic import batch_at, examples_at
+from research.data.stream import Stream, batches, own_batches
+from research.squeeze import Taught
+from research.squeeze.taught import FEATURES
 from research.train.hosts import Agreement, by_first, compile_together, first_only, several, whole
 from research.train.keeper import Keeper
 from research.train.mesh import check_batch, own_rows, place, place_rows, split_batch, split_wide
@@ -31,27 +32,21 @@ class NonFiniteLoss(ValueError):
     """A loss term, or a number of the state, became NaN or infinite."""
 
 
-@functools.lru_cache(maxsize=16)
-def batches(data: Any, batch: int) -> Callable[[int, int], dict[str, jax.Array]]:
-    """The jitted stream of a data spec: `(seed, step) -> {"image", "keypoints"}`, one compile each."""
-    return jax.jit(lambda seed, step: batch_at(data, seed, step, batch))
-
-
-@functools.lru_cache(maxsize=16)
-def _own_batches(data: Any, batch: int, rows: tuple[int, ...]) -> Callable[[int, int], dict[str, jax.Array]]:
-    """`batches`, but only some rows of each batch, equal to the bit."""
-    own = np.asarray(rows, np.uint32)
-    return jax.jit(lambda seed, step: examples_at(data, seed, np.uint32(batch) * jnp.uint32(step) + own))
-
-
-def feed(data: Any, batch: int, mesh: jax.sharding.Mesh) -> Callable[[int, int], dict[str, jax.Array]]:
+def feed(data: Any, batch: int, mesh: jax.sharding.Mesh) -> Stream:
     """`(seed, step) -> batch` on a mesh. Each process draws only the examples that its own devices train on."""
     if not several():
         stream = batches(data, batch)
         return lambda seed, step: place(stream(seed, step), split_batch(mesh))
     rows = own_rows(mesh, batch)
-    own = _own_batches(data, batch, tuple(rows.tolist()))
+    own = own_batches(data, batch, tuple(rows.tolist()))
     return lambda seed, step: place_rows(own(seed, step), rows, mesh, batch)
+
+
+def asked(program: Program, stream: Stream) -> Stream:
+    """A stream without a teacher's features where no link reads them: such a step is that of any other data."""
+    if any(isinstance(link, Taught) for _, link in program.links.items):
+        return stream
+    return lambda seed, step: {k: v for k, v in stream(seed, step).items() if not k.startswith(FEATURES)}
 
 
 def pinned(step_fn: StepFn, lies: Tree) -> StepFn:
@@ -87,7 +82,8 @@ def run_stage(
     NonFiniteLoss naming the step and the terms; the last good checkpoint stays.
     """
     check_batch(mesh, batch)
-    step_fn, stream, stop = compiled_step(program, mesh), feed(data, batch, mesh), Agreement(mesh)
+    step_fn, stop = compiled_step(program, mesh), Agreement(mesh)
+    stream = asked(program, feed(data, batch, mesh))
     keeper = Keeper(folder / "steps", mesh)
     state = initial_state(program, hyper, *start)
     saved, state = keeper.restore(state, bar.reporter.say) or (None, state)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research import nets
+from research.data.stream import batches, untaught
 from research.graph import Graph, export, observe, parameter_count
 from research.npu import (
     Chip,
@@ -33,7 +34,6 @@ from research.squeeze import Variables, fold
 from research.train.evaluate import errors, predict, predict_tflite
 from research.train.fit import Outcome
 from research.train.ledger import rewrite_entry
-from research.train.loop import batches
 from research.train.record import write_bytes
 from research.train.setting import graph_of, priced_table
 
@@ -85,7 +85,7 @@ def ship(exp: Experiment, outcome: Outcome) -> tuple[bytes, Tree, Outcome]:
 def calibration_images(exp: Experiment) -> np.ndarray:
     """Images `[N,S,S]` of the training distribution that no stage trains on."""
     size = exp.optim.batch
-    stream = batches(exp.data, size)
+    stream = batches(untaught(exp.data), size)
     parts = [
         np.asarray(stream(exp.seed + 1, step)["image"]) for step in range(-(-exp.calibration_images // size))
     ]

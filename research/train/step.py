@@ -19,6 +19,7 @@ from research.squeeze import Context, Transform, chain, check_order
 from research.train.optim import learning_rate, optimiser
 from research.train.setting import setting_of
 from research.train.state import Hyper, Program, TrainState
+from research.train.task import task_loss, task_terms
 
 Tree = Any
 StepFn = Callable[[Hyper, Tree, TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
@@ -31,15 +32,13 @@ def transform_of(program: Program, links: Any) -> Transform:
     return chain(**{name: link.build(setting) for name, link in links.items})
 
 
-def task_loss(keypoints: jax.Array, truth: jax.Array) -> jax.Array:
-    """Mean distance of `[N,21,2]` keypoints in fractions of the crop, smooth below a thousandth of it."""
-    return jnp.mean(jnp.sqrt(jnp.sum(jnp.square(keypoints - truth), axis=2) + 1e-6))
-
-
 def train_step(
     program: Program, hyper: Hyper, frozen: Tree, state: TrainState, batch: Mapping[str, jax.Array]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step: `batch` has `image [N,S,S]` and `keypoints [N,21,2]`; returns the next state and every loss term."""
+    """One step: `batch` has `image [N,S,S]` and `keypoints [N,21,2]`; returns the next state and every loss term.
+
+    `distance`, the mean one in fractions of the crop, is told beside `task` where that is another loss.
+    """
     squeeze = transform_of(program, join_floats(program.links, hyper.links))
     optim = join_floats(program.optim, hyper.optim)
     key = jax.random.fold_in(jax.random.key(hyper.seed), state.step)
@@ -71,7 +70,8 @@ def train_step(
             state.step,
             {},
         )
-        terms = {"task": task_loss(out.keypoints, batch["keypoints"])} | squeeze.terms(ctx)
+        truth = batch["keypoints"]
+        terms = task_terms(optim, out.keypoints, out.taps["head"], truth) | squeeze.terms(ctx)
         return jnp.sum(jnp.stack(list(terms.values()))), (terms, ctx)
 
     trainable = {"params": state.params, "learned": state.learned}
@@ -83,7 +83,10 @@ def train_step(
     state = TrainState(
         state.step + 1, trainable["params"], trainable["learned"], squeezed, ctx.norm_stats, opt
     )
-    return state, terms | {"loss": total}
+    told = {"loss": total}
+    if optim.loss != "distance":
+        told["distance"] = task_loss(ctx.outputs, batch["keypoints"])
+    return state, terms | told
 
 
 @functools.cache

@@ -1,5 +1,7 @@
 """FreiHAND's figures against scipy's Procrustes, hand-made cases, and a predictor of zeros."""
 
+import json
+
 import numpy as np
 import pytest
 import scipy.integrate
@@ -7,7 +9,7 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research.hand.official import THRESHOLDS_M, aligned, freihand_report
+from research.hand.official import THRESHOLDS_M, aligned, freihand_report, main
 
 
 def hands(seed: int, count: int = 6) -> np.ndarray:
@@ -83,3 +85,34 @@ def test_bad_joints_are_refused() -> None:
             freihand_report(bad, good)
     with pytest.raises(ValueError, match="true joints of example 0 all coincide"):
         freihand_report(good, np.ones_like(good))
+
+
+def test_the_command_judges_files_and_the_zero_predictor(tmp_path, capsys) -> None:
+    true = np.random.default_rng(5).uniform(-0.08, 0.08, (4, 21, 3)) + [0, 0, 0.7]
+    truth, prediction = tmp_path / "evaluation_xyz.json", tmp_path / "pred.json"
+    truth.write_text(json.dumps(true.tolist()))
+    prediction.write_text(json.dumps([(true + 0.01).tolist(), np.zeros((4, 778, 3)).tolist()]))
+    assert main([str(truth), str(prediction)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["error_cm"] == pytest.approx(100 * np.sqrt(3) * 0.01)
+    assert told["aligned_error_cm"] == pytest.approx(0.0, abs=1e-9)
+    assert main([str(truth), "--zero"]) == 0
+    told = json.loads(
+        capsys.readouterr().out
+    )  # by the formula: distances from the camera, and from the centre
+    assert told["error_cm"] == pytest.approx(100 * np.linalg.norm(true, axis=2).mean())
+    middle = true.mean(axis=1, keepdims=True)
+    assert told["aligned_error_cm"] == pytest.approx(100 * np.linalg.norm(true - middle, axis=2).mean())
+    assert told["n"] == 4
+
+
+@pytest.mark.parametrize("held", ["[[1, 2", "[]", "[[[1, 2, 3]]]", "[[[1], [2, 3]]]", "7"])
+def test_a_file_of_something_else_is_one_line(held, tmp_path, capsys) -> None:
+    file = tmp_path / "pred.json"
+    file.write_text(held)
+    assert main([str(file), "--zero"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "pred.json holds no joints [N, 21, 3]" in said
+    assert said.count("\n") == 1
+    assert main([str(tmp_path / "none.json"), "--zero"]) == 1

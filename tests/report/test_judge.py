@@ -53,6 +53,16 @@ def test_the_command_prints_one_line_of_json(finished: Finished, npz: Path) -> N
     assert json.loads(printed) == pytest.approx(judge(finished.exp, Arm("v1"), finished.workdir, npz))
 
 
+def test_a_gallery_shows_the_hands_that_were_judged(finished: Finished, npz: Path, tmp_path: Path) -> None:
+    page = tmp_path / "hands.html"
+    code, printed, _ = run(finished.workdir, "--eval-npz", str(npz), "--arm", "v1", "--gallery", str(page))
+    assert code == 0
+    assert f"v1: error / box {json.loads(printed)['error_box']:.3f} on 5 hands" in page.read_text()
+    code, _, errors = run(finished.workdir, "--gallery", str(page))
+    assert (code, errors.count("\n")) == (1, 1)
+    assert "--gallery needs --eval-npz" in errors
+
+
 @pytest.mark.parametrize("content", [b"", b"no npz at all", b"TFL3" * 99])
 def test_junk_is_one_clear_error(finished: Finished, npz: Path, tmp_path: Path, content: bytes) -> None:
     junk = tmp_path / "junk"

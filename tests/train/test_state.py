@@ -30,4 +30,4 @@ def test_floats_are_no_part_of_a_program_and_integers_are() -> None:
 def test_every_hyper_is_a_leaf() -> None:
     hyper = Hyper(split_floats(EXP.squeeze)[1], split_floats(EXP.optim)[1], 4, 1.0, 0.0, 0)
     assert len(jax.tree.leaves(hyper)) == len(hyper.links) + len(hyper.optim) + 4
-    assert len(hyper.optim) == 6
+    assert len(hyper.optim) == 7
