@@ -11,25 +11,13 @@ from collections.abc import Iterator
 from research.data.scene import Look
 from research.data.synthetic import RenderedHands
 from research.data.taught import TaughtHands
-from research.nets import Block, HandNet
+from research.nets import hand_net
 from research.npu import U55_128, U85_128
 from research.spec import Experiment, Optim, Stage, Track, named
 from research.squeeze import Taught
 
 TAPS = ("model_1/model/add_3/add", "model_1/model/add_8/add")  # planes of 14 x 14 and 7 x 7
-NET = HandNet(
-    64,
-    16,
-    (
-        Block(32, 24, 3, 2),
-        Block(96, 32, 3, 2),
-        Block(128, 32),
-        Block(128, 64, 3, 2),
-        Block(256, 64),
-        Block(256, 64),
-    ),
-    48,
-)
+NET = hand_net(64, 16, 48, (32, 24, 2), (96, 32, 2), (128, 32, 1), (128, 64, 2), (256, 64, 1), (256, 64, 1))
 
 
 def config() -> Experiment:

@@ -9,20 +9,16 @@ from collections.abc import Iterator
 
 from research.data.scene import Look
 from research.data.synthetic import RenderedHands
-from research.nets import Block, HandNet
+from research.nets import hand_net
 from research.npu import U55_128, U85_128
 from research.spec import Experiment, Optim, Stage, Track, named
 from research.squeeze import NM, Distill, WidthGates
 
-
-def net(stem: int, neck: int, *blocks: tuple[int, int, int]) -> HandNet:
-    """A 64 px network of 3x3 blocks (mid, out, stride)."""
-    return HandNet(64, stem, tuple(Block(mid, out, 3, stride) for mid, out, stride in blocks), neck)
-
-
-V1 = net(16, 32, (48, 16, 2), (64, 24, 2), (96, 24, 1), (96, 40, 2), (160, 40, 1), (160, 40, 1))
-V2 = net(16, 48, (32, 24, 2), (96, 32, 2), (128, 32, 1), (128, 64, 2), (256, 64, 1), (256, 64, 1))
-TEACHER = net(24, 64, (64, 32, 2), (128, 48, 2), (192, 48, 1), (192, 80, 2), (320, 80, 1), (320, 80, 1))
+V1 = hand_net(64, 16, 32, (48, 16, 2), (64, 24, 2), (96, 24, 1), (96, 40, 2), (160, 40, 1), (160, 40, 1))
+V2 = hand_net(64, 16, 48, (32, 24, 2), (96, 32, 2), (128, 32, 1), (128, 64, 2), (256, 64, 1), (256, 64, 1))
+TEACHER = hand_net(
+    64, 24, 64, (64, 32, 2), (128, 48, 2), (192, 48, 1), (192, 80, 2), (320, 80, 1), (320, 80, 1)
+)
 # The backs of right hands in crops that follow the hand, as a headset sees them (it mirrors the left ones).
 HEADSET = Look((0.66, 0.74), 0.015, 12.0, 0.0, left=0.0, palms=0.0, turned=0.0, yaw_deg=12.0, occluded=0.05)
 

@@ -62,6 +62,8 @@ def named(**specs: Any) -> Named:
 
 COMPUTE = ("float32", "bfloat16")
 LOSSES = ("distance", "l1", "wing", "mse")
+TAUGHT = "taught/"
+"""How the keys of a batch begin that hold what a teacher saw."""
 
 
 @dc.dataclass(frozen=True)

@@ -33,6 +33,7 @@ from research.bench.labels import labels, shown
 from research.bench.pricing import Priced
 from research.bench.recipes import Made, Recipe, make, without_2_4
 from research.npu import Chip, Network, Verdict, find_chip, known_chips, read_network
+from research.train.record import write_json
 from research.train.runtime import prepare_runtime
 
 CHIPS = ("u55-128", "u55-256", "u85-128", "u85-256", "u85-512")
@@ -339,7 +340,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     said |= {"edits": len(found.edits), "chips": rounded(figures), "missed": missed}
     if args.write:
-        RESULT.write_text(json.dumps(said, indent=1) + "\n")
+        write_json(RESULT, said)
     print(json.dumps(said))
     return 1 if args.check and missed else 0
 

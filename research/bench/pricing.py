@@ -18,7 +18,7 @@ from research.bench.labels import shown
 from research.npu import Chip, LayerVerdict, Network, Verdict, cost, pad, ungrouped
 from research.npu.blocks import Block, choose
 from research.npu.cycles import op_cycles
-from research.npu.liveness import sram_peak_kb, tensor_bits
+from research.npu.liveness import sram_peak_kb
 from research.npu.lowering import lower
 from research.npu.referee import check_disable
 from research.npu.rounding import EXACT
@@ -91,8 +91,7 @@ def price_all(networks: Sequence[Network], chip: Chip, without: str = "") -> lis
         for i, layers, cpu in zip(part, each, left, strict=False):
             net = networks[i]
             own = (layers - cpu)[: len(net.names)].tolist()
-            bits = tensor_bits(net.graph, np.asarray(net.table.bits).tolist())
-            peak = sram_peak_kb(net.graph, bits=bits)
+            peak = sram_peak_kb(net.graph, bits=net.bits)
             found[i] = Priced(dict(zip(net.names, own, strict=True)), sum(own), peak)
     return [found[i] for i in range(len(networks))]
 
@@ -109,7 +108,7 @@ def plan_one(network: Network, chip: Chip, without: str = "") -> Priced:
     cycles = dict[str, float]()
     for layer in found.layers:
         cycles[layer.name] = cycles.get(layer.name, 0.0) + float(layer.cycles)
-    return Priced(cycles, float(found.cycles), float(found.sram_peak_kb), tuple(found.layers))
+    return Priced(cycles, sum(cycles.values()), float(found.sram_peak_kb), tuple(found.layers))
 
 
 def _check(without: str) -> None:

@@ -126,12 +126,9 @@ class FreiHandBuilder(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        return {split: self._rows(split, found) for split, found in self.found.items()}
+        return {split: self._generate_examples(split, found) for split, found in self.found.items()}
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        raise NotImplementedError("rows are made by split")
-
-    def _rows(self, split: str, found: Annotations) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self, split: str, found: Annotations) -> Iterator[tuple[int, dict[str, Any]]]:
         quiet = not sys.stderr.isatty()
         for i, path in enumerate(tqdm(found.pictures, split, unit="hand", disable=quiet, leave=False)):
             version, sample = divmod(i, len(found.xyz_m))

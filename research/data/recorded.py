@@ -141,13 +141,9 @@ def held_out(spec: RecordedHands) -> tuple[np.ndarray, np.ndarray]:
     return crops.image, crops.keypoints
 
 
+@functools.lru_cache(maxsize=4)
 def order(seed: int, epoch: int, count: int) -> np.ndarray:
     """The permutation of `count` pictures in which an epoch of a seed passes them."""
-    return _order(seed, epoch, count)
-
-
-@functools.lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 11), epoch)
     return np.asarray(jax.random.permutation(key, count))
 
@@ -157,7 +153,8 @@ def examples(spec: RecordedHands) -> Callable[[int, np.ndarray], dict[str, jax.A
 
     Example `i` is picture `order(seed, i // N)[i % N]`, varied by a key of its own: alone as in any batch.
     """
-    stored, count = training(spec), len(training(spec).picture)
+    stored = training(spec)
+    count = len(stored.picture)
 
     def at(seed: int, indices: np.ndarray) -> dict[str, jax.Array]:
         epochs, places = np.divmod(np.asarray(indices, np.int64), count)

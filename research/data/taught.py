@@ -26,11 +26,11 @@ from tqdm import tqdm
 
 from research.data.mediapipe import DIGESTS, landmarks, load_peer
 from research.data.synthetic import RenderedHands, examples_at
+from research.spec import TAUGHT
 
 PART = 64
 _PROBES = 16
 ITSELF = "none"
-TAUGHT = "taught"
 
 
 @dc.dataclass(frozen=True)
@@ -170,7 +170,7 @@ def examples(spec: TaughtHands) -> Callable[[int, np.ndarray], dict[str, jax.Arr
     def at(seed: int, indices: np.ndarray) -> dict[str, jax.Array]:
         rows = np.asarray(indices, np.int64) % spec.images
         found: dict[str, jax.Array] = dict(draw(seed, jnp.asarray(rows.astype(np.uint32))))
-        taught = {f"{TAUGHT}/{k}": jnp.asarray(v[rows], jnp.float32) for k, v in cached(seed).items()}
+        taught = {f"{TAUGHT}{k}": jnp.asarray(v[rows], jnp.float32) for k, v in cached(seed).items()}
         return found | taught
 
     return at

@@ -1,7 +1,7 @@
 """Networks: frozen specs outside, Linen inside. The only door to flax.linen."""
 
 from research.nets.apply import Forward, forward, init, shapes, traced
-from research.nets.handnet import Block, HandNet
+from research.nets.handnet import Block, HandNet, hand_net
 from research.nets.heads import KEYPOINTS, Head, axes, decode
 from research.nets.layers import NORM_EPSILON
 
@@ -15,6 +15,7 @@ __all__ = [
     "axes",
     "decode",
     "forward",
+    "hand_net",
     "init",
     "shapes",
     "traced",

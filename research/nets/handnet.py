@@ -80,6 +80,11 @@ class HandNet:
         return replace(self, size_px=32, stem=8, blocks=blocks, neck=8, head=self.head.smoke())
 
 
+def hand_net(size_px: int, stem: int, neck: int, *blocks: tuple[int, int, int]) -> HandNet:
+    """A network of 3x3 blocks `(mid, out, stride)` with a head of coordinates."""
+    return HandNet(size_px, stem, tuple(Block(mid, out, 3, stride) for mid, out, stride in blocks), neck)
+
+
 def _block_group(name: str, size: int, norm: bool) -> ChannelGroup:
     vectors = ("norm/scale", "norm/bias") if norm else ("bias",)
     units = (f"{name}/expand", f"{name}/depthwise")

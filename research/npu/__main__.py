@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from research.npu.calibrate import Calibration, calibrate, outside, predict_ms
+from research.npu.liveness import live_bytes
 from research.npu.measured import networks_of, read_measured
 from research.npu.named import find_chip, known_chips
 from research.npu.network import read_network
 from research.npu.pictures import roofline, sram_timeline
 from research.npu.price import Price, price
-from research.npu.timeline import live_kb
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def _price(args: argparse.Namespace) -> int:
         network, folder = read_network(model), Path(args.plots)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "roofline.svg").write_text(roofline(found, chip))
-        live = live_kb(network.graph, bits=network.bits)
+        live = [size / 1024 for size in live_bytes(network.graph, bits=network.bits)]
         (folder / "sram.svg").write_text(sram_timeline(found, network.names, live))
     if args.json:
         print(json.dumps({"network": args.network, **found.as_dict()}, allow_nan=False))

@@ -1,5 +1,6 @@
 """A .tflite file as the rows that are priced: precision, 2:4 and encoded bytes from the file itself."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from research.graph.ir import Graph
 from research.graph.read import read
+from research.npu.liveness import tensor_bits
 from research.npu.table import HOST, LayerTable, layer_names, layer_table
 from research.npu.weights import with_kernels
 
@@ -18,7 +20,7 @@ class Network(NamedTuple):
     graph: Graph
     names: tuple[str, ...]
     table: LayerTable
-    bits: int  # of most activations, 8 or 16
+    bits: Mapping[str, int]  # of an element of each tensor, 8 or 16
     weights: int
 
 
@@ -57,6 +59,4 @@ def read_network(model: bytes) -> Network:
     op = np.where(floats, HOST, np.asarray(table.op))
     table = table._replace(op=jnp.asarray(op, jnp.float32), bits=jnp.asarray(bits, jnp.float32))
     weights = sum(int(k.size) for k in kernels.values())
-    return Network(
-        graph, layer_names(graph), table, 16 if np.mean(np.array(bits) == 16) > 0.5 else 8, weights
-    )
+    return Network(graph, layer_names(graph), table, tensor_bits(graph, bits), weights)

@@ -40,7 +40,7 @@ def roofline(price: Price, chip: AnyChip) -> str:
 
 
 def sram_timeline(price: Price, names: Sequence[str], live_kb: Sequence[float]) -> str:
-    """KiB of live activations over the milliseconds of a frame; `names` and `live_kb` as `timeline` orders them.
+    """KiB of live activations over the milliseconds of a frame; `names` and `live_kb` as `live_bytes` orders them.
 
     ValueError where the two differ in length or no layer takes time; ModuleNotFoundError without matplotlib.
     """

@@ -11,7 +11,7 @@ import numpy as np
 from research.npu.chip import Chip
 from research.npu.cost import Cost
 from research.npu.energy import energy_mj
-from research.npu.liveness import sram_peak_kb, tensor_bits
+from research.npu.liveness import sram_peak_kb
 from research.npu.named import AnyChip, cost_on
 from research.npu.network import Network, read_network
 from research.npu.referee import referee_foreign
@@ -120,7 +120,7 @@ def price(
     return Price(
         chip=chip.name, ms=ms, cycles=cycles_all, fps=1000 / ms if ms else 0.0, macs=float(network.table.macs),
         weights=network.weights, utilisation=macs / max(cycles_all * chip.macs_per_cycle, 1.0),
-        sram_peak_kb=sram_peak_kb(network.graph, bits=tensor_bits(network.graph, network.table.bits.tolist())),
+        sram_peak_kb=sram_peak_kb(network.graph, bits=network.bits),
         sram_traffic_kb=float(found.sram_bytes.sum()) / _KB, flash_traffic_kb=float(found.flash_bytes.sum()) / _KB,
         mj=float(energy_mj(found, macs, chip)) if isinstance(chip, Chip) else None,
         layers=tuple(layers), **totals,

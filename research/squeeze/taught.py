@@ -10,11 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from research.pytrees import nearest
+from research.spec import TAUGHT
 from research.squeeze.distill import attention_map
 from research.squeeze.transform import IDENTITY, LOSS, Context, Link, Setting, Transform
-
-FEATURES = "taught/"
-"""How the keys of a batch begin that hold what a teacher saw."""
 
 
 def energy_loss(student: jax.Array, energy: jax.Array) -> jax.Array:
@@ -84,7 +82,7 @@ class Taught(Link):
 
 
 def _feature(batch: Mapping[str, Any], name: str) -> Any:
-    key = f"{FEATURES}{name}"
+    key = f"{TAUGHT}{name}"
     if key not in batch:
         raise ValueError(
             f"the batch holds no {key!r}: Taught needs data=TaughtHands(...) with that tap among its taps"

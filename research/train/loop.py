@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from research.data.stream import Stream, batches, own_batches
+from research.spec import TAUGHT
 from research.squeeze import Taught
-from research.squeeze.taught import FEATURES
 from research.train.hosts import Agreement, by_first, compile_together, first_only, several, whole
 from research.train.keeper import Keeper
 from research.train.mesh import check_batch, own_rows, place, place_rows, split_batch, split_wide
@@ -46,7 +46,7 @@ def asked(program: Program, stream: Stream) -> Stream:
     """A stream without a teacher's features where no link reads them: such a step is that of any other data."""
     if any(isinstance(link, Taught) for _, link in program.links.items):
         return stream
-    return lambda seed, step: {k: v for k, v in stream(seed, step).items() if not k.startswith(FEATURES)}
+    return lambda seed, step: {k: v for k, v in stream(seed, step).items() if not k.startswith(TAUGHT)}
 
 
 def pinned(step_fn: StepFn, lies: Tree) -> StepFn:

@@ -66,4 +66,7 @@ def test_faces_and_chips_have_bars_of_their_own() -> None:
 
 
 def test_no_planner_is_a_miss() -> None:
-    assert "no exact planner" in failures("Ethos-U85-128", {"faces": {"cost": GOOD}})[0]
+    assert len(failures("Ethos-U85-128", {"faces": {"cost": GOOD}})) == 1
+    missing, blocks = failures("Ethos-U85-128", {"faces": {"cost": GOOD | {"blocks_share": 0.1}}})
+    assert "no exact planner" in missing
+    assert "cost: same blocks" in blocks  # nobody else to hold to it

@@ -37,6 +37,27 @@ def test_a_residual_keeps_its_source_alive_and_an_add_needs_no_third_map() -> No
     assert sram_peak_kb(sketch.graph("out")) == 8 * 8 * (16 + 64 + 16) / 1024
 
 
+def test_every_step_of_a_chain_worked_out_by_hand() -> None:
+    """Image 8*8*1, a and b in bricks of 16: 8*8*16 each; c is the output, plain, 8*8*3."""
+    sketch = Sketch((8, 8, 1))
+    sketch.unit("conv", "image", "a", 4)
+    sketch.unit("conv", "a", "b", 16)
+    sketch.unit("conv", "b", "c", 3)
+    graph = sketch.graph("c")
+    assert live_bytes(graph) == (64 + 1024, 2048, 1024 + 192)
+    assert live_bytes(graph, bits=16) == tuple(2 * size for size in live_bytes(graph))
+
+
+def test_a_skip_stays_until_it_is_added_and_the_sum_takes_its_place() -> None:
+    sketch = Sketch((8, 8, 1))
+    sketch.unit("conv", "image", "a", 16)
+    sketch.unit("conv", "a", "b", 16)
+    sketch.unit("conv", "b", "c", 16)
+    sketch.add("a", "c", "d")
+    sketch.unit("conv", "d", "e", 16)
+    assert live_bytes(sketch.graph("e"))[1:4] == (2048, 3072, 2048)
+
+
 def test_a_reshape_makes_no_tensor() -> None:
     sketch = Sketch((8, 8, 16))
     sketch.dense(sketch.flatten(sketch.unit("conv", "image", "a", 24)), "out", 10)

@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 import pytest
 
 from research.npu.chip import U85_128
+from research.npu.liveness import live_bytes
 from research.npu.network import read_network
 from research.npu.pictures import roofline, sram_timeline
 from research.npu.price import price
 from research.npu.systolic import SYSTOLIC_OS
-from research.npu.timeline import live_kb
 from tests.npu.networks import hand_network
 
 NETWORK = read_network(hand_network(0, True).model)
@@ -43,7 +43,7 @@ def test_no_layer_lies_above_its_roofs() -> None:
 
 
 def test_the_timeline_shows_the_peak() -> None:
-    found, live = price(NETWORK, U85_128), live_kb(NETWORK.graph)
+    found, live = price(NETWORK, U85_128), [size / 1024 for size in live_bytes(NETWORK.graph)]
     assert f"{max(live):.0f} KiB" in texts(sram_timeline(found, NETWORK.names, live))
 
 
