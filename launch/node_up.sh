@@ -77,17 +77,19 @@ stop() {
 }
 
 run() {
-    local seconds=$1 child code=0
+    local seconds=$1 child="" told="" code=0
     shift
     [ -x .venv/bin/python ] || refuse "no .venv; node_up.sh up comes first"
     stop
     PATH=$PWD/.venv/bin:$PATH
     # With a TPU platform named, jax fails where the chips are missing instead of going on slowly without them.
     export PATH JAX_PLATFORMS=${NODE_PLATFORMS:-tpu,cpu}
+    # Set before the command starts: a signal in between must not leave the command behind.
+    trap 'told=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM INT HUP
     timeout --signal=TERM --kill-after="$GRACE" "$seconds" "$@" </dev/null &
     child=$!
+    [ -z "$told" ] || kill -TERM "$child" 2>/dev/null || true
     echo "$child" >"$RUNNING"
-    trap 'kill -TERM "$child" 2>/dev/null || true' TERM INT HUP
     while true; do
         wait "$child" && code=0 || code=$?
         kill -0 "$child" 2>/dev/null || break # else a signal only interrupted the wait
