@@ -45,6 +45,7 @@ def test_a_sample_follows_from_the_seed_and_edits_differ_from_their_networks(fou
     assert len(found.layers) == len(found.layer_kinds) == 5
 
 
+@pytest.mark.slow
 def test_the_bench_measures_one_chip_and_says_what_is_missed(capsys: pytest.CaptureFixture[str]) -> None:
     """The whole command: both baselines, every figure, one line of JSON; and 1 with --check where a bar is missed."""
     status = fidelity.main([*SMALL, "--chips", "u55-128", "--check"])
