@@ -76,8 +76,11 @@ class InvertedResidual(nn.Module):
         """`[N,H,W,C]` -> `[N,H/stride,W/stride,block.out]`."""
         b = self.block
         shared = _shared(self.norm, self.formulation, self.compute)
-        y = Unit("conv", b.mid, name="expand", **shared)(x, train)
-        y = Unit("depthwise", b.mid, b.kernel, b.stride, name="depthwise", **shared)(y, train)
+        if b.fused:
+            y = Unit("conv", b.mid, b.kernel, b.stride, name="expand", **shared)(x, train)
+        else:
+            y = Unit("conv", b.mid, name="expand", **shared)(x, train)
+            y = Unit("depthwise", b.mid, b.kernel, b.stride, name="depthwise", **shared)(y, train)
         y = Unit("conv", b.out, act=False, name="project", **shared)(y, train)
         if b.stride == 1 and x.shape[3] == b.out:
             y = Site("/".join(self.path) + "/add")(x + y)

@@ -12,11 +12,17 @@ from research.pytrees import flatten
 from tests.nets.samples import NET
 
 BLOCKS = st.builds(
-    Block, st.integers(1, 9), st.integers(1, 4), st.sampled_from((1, 3, 5)), st.sampled_from((1, 2))
+    Block,
+    st.integers(1, 9),
+    st.integers(1, 4),
+    st.sampled_from((1, 3, 5)),
+    st.sampled_from((1, 2)),
+    st.booleans(),
 )
 NETS = st.builds(
     HandNet, st.integers(5, 12), st.integers(1, 4), st.lists(BLOCKS, max_size=3).map(tuple), st.integers(1, 4)
 )
+FUSED = replace(NET, blocks=tuple(replace(block, kernel=3, fused=i != 1) for i, block in enumerate(NET.blocks)))
 WIDTHS = {"b0": 3, "b2": 10}
 
 
@@ -26,7 +32,7 @@ def all_shapes(net: HandNet) -> tuple[dict, dict]:
     return tuple({path: leaf.shape for path, leaf in flatten(tree).items()} for tree in (params, norm_stats))
 
 
-@pytest.mark.parametrize("net", [NET, NET.folded()])
+@pytest.mark.parametrize("net", [NET, NET.folded(), FUSED, FUSED.folded()])
 def test_groups_stand_where_they_say(net: HandNet) -> None:
     params, norm_stats = all_shapes(net)
     assert [g.name for g in net.groups()] == ["b0", "b1", "b2"]
@@ -45,7 +51,7 @@ def test_groups_stand_where_they_say(net: HandNet) -> None:
         assert all(group.size not in shape for shape in others.values()), others
 
 
-@pytest.mark.parametrize("net", [NET, NET.folded()])
+@pytest.mark.parametrize("net", [NET, NET.folded(), FUSED, FUSED.folded()])
 def test_resizing_changes_the_arrays_of_the_group_and_no_others(net: HandNet) -> None:
     before, after = all_shapes(net), all_shapes(net.resized(WIDTHS))
     for kind in (0, 1):
@@ -99,7 +105,7 @@ def test_a_residual_is_a_site_exactly_where_shapes_allow_it(net: HandNet) -> Non
         width = block.out
     sites = net.sites()
     assert [s for s in sites if s.endswith("/add")] == adds
-    assert len(sites) == len(set(sites)) == 5 + 3 * len(net.blocks) + len(adds)
+    assert len(sites) == len(set(sites)) == 5 + 3 * len(net.blocks) - sum(b.fused for b in net.blocks) + len(adds)
     assert sites[:2] == ("image", "stem")
     assert sites[-3:] == ("neck", "flat", "head")
     assert net.folded().sites() == sites
@@ -110,6 +116,14 @@ def test_the_head_reads_the_whole_plane() -> None:
     assert params["head/kernel"] == (3 * 3 * 3, KEYPOINTS * 2)
     assert params["stem/kernel"] == (3, 3, 1, 4)
     assert params["b1/depthwise/kernel"] == (5, 5, 1, 12)
+
+
+def test_a_fused_block_is_one_full_convolution_and_a_projection() -> None:
+    params, _ = all_shapes(FUSED)
+    assert params["b2/expand/kernel"] == (3, 3, 4, 8)
+    assert params["b2/project/kernel"] == (1, 1, 8, 4)
+    assert "b2/depthwise/kernel" not in params
+    assert set(FUSED.sites()) == set(NET.sites()) - {"b0/depthwise", "b2/depthwise"}
 
 
 def test_smoke_is_one_shape_for_all() -> None:
