@@ -41,3 +41,12 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
         main(["mediapipe"])
     assert stopped.value.code == 2
     assert "--into" in capsys.readouterr().err
+
+
+def test_photographs_need_the_network_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["photographs", str(tmp_path), "--peers", str(tmp_path), "--into", str(tmp_path / "a.npz")]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "prepare mediapipe" in said
+    assert list(tmp_path.iterdir()) == []
