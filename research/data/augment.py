@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from research.data.render import sensor_noise
+from research.data.sensor import sensor_noise
 from research.hand.chance import bell, between, draw, share
 
 _NUMBERS = 11

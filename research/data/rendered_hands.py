@@ -21,12 +21,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tqdm import tqdm
 
-from research.data import render, scene, synthetic
+from research.data import backdrop, raster, scene, sensor, shade, synthetic
 from research.data.prepared import LocalInfo, explained, open_split, prepare_once
 from research.data.synthetic import TEST_STREAM, RenderedHands, examples_at
-from research.hand import camera, chance, kinematics, pose, skeleton, surface
+from research.hand import camera, chance, pose, rig, surface
 
-_DRAWN_BY = (chance, skeleton, kinematics, pose, surface, camera, render, scene, synthetic)
+_DRAWN_BY = (chance, rig, pose, surface, camera, raster, shade, backdrop, sensor, scene, synthetic)
 _BATCH = 64
 _SPLIT = "test"
 _VERSION = "1.0.0"

@@ -10,13 +10,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from research.data.render import blur, composite, far_first, pixel_centres, sensor_noise, waves
-from research.data.scene import SCENE_NUMBERS, Look, sample_scene
-from research.hand.chance import bell, between, draw, share
+from research.data.scene import SCENE_NUMBERS, Look, Scene, sample_scene
+from research.data.scene import draw as draw_scene
+from research.data.sensor import margin_px, picture
+from research.hand.chance import draw
 
 TRAIN_STREAM: int = 0
 TEST_STREAM: int = 1
-_MARGIN_PX = 2  # what the blur eats
 _CHUNK = 16
 """Examples rendered side by side. Every call runs the same loop body, at least twice, whatever its batch: a
 loop of one turn would be inlined and rounded differently, and an example would differ in its last bits."""
@@ -45,30 +45,17 @@ class RenderedHands:
         return RenderedHands(size_px=32, test_images=16, look=self.look)
 
 
-def _render(spec: RenderedHands, key: jax.Array) -> dict[str, jax.Array]:
-    """One example: image [H, W] in 0..1 and keypoints [21, 2]."""
+def _scene(spec: RenderedHands, key: jax.Array) -> tuple[Scene, jax.Array]:
     k_noise, k_rest = jax.random.split(key)
-    u_scene, u_blur, u_edge, u_level, u_gain, u_offset, u_gamma = share(
-        draw(k_rest, SCENE_NUMBERS + 7), (SCENE_NUMBERS,), (2,), (), (), (), (), ()
-    )
-    size = spec.size_px
-    scene = sample_scene(u_scene, spec.look, size)
-    x, y = pixel_centres(size, _MARGIN_PX)
-    wall = scene.backdrop
-    back = wall.base + waves(wall.frequency, wall.phase, wall.amplitude, size, _MARGIN_PX)
-    back = jnp.clip(back, 0.0, 1.0)
-    edge_px = between(u_edge, 0.9, 1.8) * max(1.0, size / 96)
-    image = composite(back, far_first(scene.strokes), scene.light, edge_px, _MARGIN_PX)
-    image = blur(image, between(u_blur, 0.2, 1.1))
-    inner = slice(_MARGIN_PX, -_MARGIN_PX)
-    slope = 1.0 + wall.tilt[0] * (x[:, inner] / size - 0.5) + wall.tilt[1] * (y[inner] / size - 0.5)
-    gain = jnp.exp(0.18 * bell(u_gain))
-    offset = 0.08 * bell(u_offset)
-    gamma = jnp.exp(0.2 * bell(u_gamma))
-    image = jnp.clip(image * slope * gain, 1e-3, 1.0) ** gamma + offset
-    level = 0.04 * u_level**2
+    return sample_scene(draw(k_rest, SCENE_NUMBERS), spec.look, spec.size_px), k_noise
+
+
+def _render(spec: RenderedHands, drawn: tuple[Scene, jax.Array]) -> dict[str, jax.Array]:
+    """One example: image [H, W] in 0..1 and keypoints [21, 2]."""
+    scene, key = drawn
+    image = draw_scene(scene, spec.size_px)
     return {
-        "image": jnp.clip(image + level * sensor_noise(k_noise, size), 0.0, 1.0),
+        "image": picture(image, scene.sensor, key, margin_px(spec.size_px)),
         "keypoints": scene.keypoints,
     }
 
@@ -79,7 +66,12 @@ def _chunks_at(
 ) -> dict[str, jax.Array]:
     """Examples of indices [C, _CHUNK], chunk by chunk; a jit of its own, so callers share its compilation."""
     root = jax.random.fold_in(jax.random.key(seed), stream)
-    return jax.lax.map(jax.vmap(lambda index: _render(spec, jax.random.fold_in(root, index))), chunks)
+
+    def chunk(indices: jax.Array) -> dict[str, jax.Array]:
+        scenes = jax.vmap(lambda index: _scene(spec, jax.random.fold_in(root, index)))(indices)
+        return jax.lax.map(lambda one: _render(spec, one), scenes)
+
+    return jax.lax.map(chunk, chunks)
 
 
 def examples_at(
@@ -117,7 +109,8 @@ def examples_together(
     Equal to rounding, not to the bit. Seed and indices may be traced.
     """
     root = jax.random.fold_in(jax.random.key(jnp.asarray(seed, jnp.uint32)), jnp.asarray(stream, jnp.uint32))
-    return jax.vmap(lambda index: _render(spec, jax.random.fold_in(root, index)))(indices.astype(jnp.uint32))
+    drawn = jax.vmap(lambda index: _scene(spec, jax.random.fold_in(root, index)))(indices.astype(jnp.uint32))
+    return jax.vmap(lambda one: _render(spec, one))(drawn)
 
 
 def batch_at(

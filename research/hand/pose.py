@@ -1,111 +1,142 @@
-"""Poses: a sampler of joint angles, proportions and wrist orientations with anatomical limits."""
+"""Poses of the rig: recorded ones, mixed finger by finger, and random ones inside anatomical limits; people; views."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from research.hand.chance import bell, between, share
-from research.hand.kinematics import Proportions, rotation
-from research.hand.skeleton import BEND_LIMITS_DEG, BONE_MM, DIP_PER_PIP
+from research.hand.rig import recorded_poses
 
-_OUT = (0.0, 0.0, 5.0, 0.0)  # a straight finger; degrees in the order of skeleton.BENDS
-_IN = (78.0, 0.0, 98.0, 62.0)  # a finger folded into the palm
-_HALF = (25.0, 0.0, 30.0, 18.0)
-_HOOK = (10.0, 0.0, 90.0, 60.0)
-_PINCH = (48.0, 0.0, 52.0, 28.0)
-_T_OUT = (-15.0, 5.0, 0.0, 0.0)
-_T_BESIDE = (12.0, -5.0, 8.0, 5.0)
-_T_OVER = (30.0, 28.0, 40.0, 45.0)
-_T_MEET = (16.0, 32.0, 18.0, 20.0)
+POSE_NUMBERS: int = 3 + 5 * 4 + 20 + 15 + 16
+PERSON_NUMBERS: int = 1 + 5 + 15 + 2
+VIEW_NUMBERS: int = 9
 
-_GESTURES_DEG = (
-    (
-        _T_OUT,
-        (0.0, 9.0, 2.0, 0.0),
-        (0.0, 2.0, 2.0, 0.0),
-        (0.0, -5.0, 2.0, 0.0),
-        (0.0, -11.0, 2.0, 0.0),
-    ),  # spread
-    (_T_BESIDE, _OUT, _OUT, _OUT, _OUT),  # flat
-    ((0.0, 12.0, 10.0, 12.0), _HALF, _HALF, _HALF, _HALF),  # relaxed
-    (_T_OVER, _IN, _IN, _IN, _IN),  # fist
-    (_T_OVER, _OUT, _IN, _IN, _IN),  # point
-    (_T_OVER, (0.0, 8.0, 4.0, 0.0), (0.0, -6.0, 4.0, 0.0), _IN, _IN),  # two
-    (_T_OVER, _OUT, _OUT, _OUT, _IN),  # three
-    (_T_OVER, _OUT, _OUT, _OUT, _OUT),  # four
-    (_T_OUT, _IN, _IN, _IN, _IN),  # thumb up
-    (_T_OUT, _OUT, _IN, _IN, _IN),  # gun
-    (_T_OVER, _OUT, _IN, _IN, _OUT),  # horns
-    (_T_OUT, _IN, _IN, _IN, _OUT),  # call
-    (_T_MEET, _PINCH, _HALF, _OUT, _OUT),  # ring of thumb and index
-    (_T_MEET, _PINCH, _PINCH, _PINCH, _PINCH),  # all tips together
-    (_T_BESIDE, _HOOK, _HOOK, _HOOK, _HOOK),  # hook
-    ((5.0, 30.0, 12.0, 20.0), _HALF, _PINCH, _PINCH, _PINCH),  # holding something
-)
-"""Angles in degrees of sixteen common gestures, [16][5][4]; samples lie on and between them."""
-
-ANGLE_NUMBERS: int = 32
-PERSON_NUMBERS: int = 27
-VIEW_NUMBERS: int = 5
-
-_MIN_GAP_DEG = (-3.0, -2.5, -2.0)  # least turn between neighbouring fingers' abductions: no crossing
+_MOST_DEG = np.asarray([[25.0, 8.0, 10.0], [-92.0, -112.0, -82.0]])  # bends of a finger's three hinges about x
+_SPREAD_DEG = 20.0
+_GAP_DEG = -10.0  # neighbours' least angle between them about y, straight; -3 when both are folded
 
 
-def clip_to_limits(angles_rad: jax.Array) -> jax.Array:
-    """Clips angles [5, 4] in radians to BEND_LIMITS_DEG and keeps neighbouring fingers from crossing.
+class Person(NamedTuple):
+    """One person's hand against the rig's: `size` scales it, `stretch [25,3]` each joint's part about its own axes."""
 
-    A finger's abduction also shrinks with its base flexion: a folded finger cannot spread.
+    size: jax.Array
+    stretch: jax.Array
+
+
+@functools.cache
+def recorded_turns() -> np.ndarray:
+    """The recorded poses as rotation vectors `[10,25,3]` in rad."""
+    turns = recorded_poses().astype(np.float64)
+    angle = np.arccos(np.clip((np.trace(turns, axis1=2, axis2=3) - 1) / 2, -1, 1))
+    odd = np.stack([turns[..., i, j] - turns[..., j, i] for i, j in ((2, 1), (0, 2), (1, 0))], -1)
+    length = np.linalg.norm(odd, axis=-1)
+    return (odd * (angle / np.maximum(length, 1e-12))[..., None]).astype(np.float32)
+
+
+def rotation(axis: int, angle_rad: jax.Array) -> jax.Array:
+    """Right-handed rotation matrices about coordinate axis 0, 1 or 2: angles `[...]` -> `[...,3,3]`."""
+    return turned(angle_rad[..., None] * jnp.eye(3)[axis])
+
+
+def turned(vectors: jax.Array) -> jax.Array:
+    """Rotation vectors `[...,3]` in rad -> matrices `[...,3,3]` (Rodrigues)."""
+    angle2 = jnp.sum(vectors**2, axis=-1)[..., None, None]
+    angle = jnp.sqrt(angle2 + 1e-12)
+    x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
+    zero = jnp.zeros_like(x)
+    skew = jnp.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*x.shape, 3, 3)
+    outer = vectors[..., :, None] * vectors[..., None, :]
+    square = outer - angle2 * jnp.eye(3)
+    return jnp.eye(3) + jnp.sin(angle) / angle * skew + (1 - jnp.cos(angle)) / (angle * angle) * square
+
+
+def sample_turns(u: jax.Array) -> jax.Array:
+    """One pose, rotation vectors `[25,3]` in rad for each joint, from POSE_NUMBERS uniform numbers.
+
+    Every finger lies between a recorded pose that all share and, for some, another; three hands in ten curl at random
+    instead. All joints then wander, and end inside the limits.
     """
-    limits = jnp.deg2rad(jnp.asarray(BEND_LIMITS_DEG, jnp.float32))
-    angles = jnp.clip(angles_rad, limits[..., 0], limits[..., 1])
-    free = jnp.clip(1.0 - angles[1:, 0] / (0.5 * jnp.pi), 0.15, 1.0)
-    spread = [angles[1, 1] * free[0]]
-    for finger, gap_deg in enumerate(_MIN_GAP_DEG):
-        most = spread[-1] - jnp.deg2rad(gap_deg)
-        spread.append(jnp.minimum(angles[2 + finger, 1] * free[1 + finger], most))
-    spreads = jnp.clip(jnp.stack(spread), limits[1:, 1, 0], limits[1:, 1, 1])
-    return angles.at[1:, 1].set(spreads)
+    u_pair, u_own, u_wander, u_free, u_thumb = share(u, (3,), (5, 4), (5, 4), (5, 3), (4, 4))
+    table = jnp.asarray(recorded_turns())
+    count = len(table)
+
+    def picked(numbers: jax.Array) -> jax.Array:
+        which = jnp.minimum((numbers * count).astype(jnp.int32), count - 1)
+        return jax.nn.one_hot(which, count)
+
+    shared = picked(u_pair[:2])
+    own = picked(u_own[:, 0])
+    first = jnp.where((u_own[:, 1] < 0.75)[:, None], shared[:1], own)
+    way = jnp.clip(1.5 * (0.5 * u_pair[2] + 0.5 * u_own[:, 2]) - 0.3, 0.0, 1.0)[:, None]
+    mix = (1 - way) * first + way * shared[1:2]  # [5, 10]
+    of_finger = np.repeat(np.arange(5), [4, 5, 5, 5, 5])
+    turns = jnp.einsum("jp,pjc->jc", mix[of_finger], table[:, 1:], precision="highest")
+    thumb, long = turns[:4], turns[4:].reshape(4, 5, 3)
+    degrees = np.pi / 180
+    # fingers: three hinges about x, one turn about y at the base
+    bends = long[:, 1:4, 0]
+    curl = 0.7 * u_free[:1, :2] + 0.3 * u_free[1:, :2]
+    free = jnp.stack([20 - 105 * curl[:, 0], -110 * curl[:, 1] ** 1.3], 1) * degrees
+    free = jnp.concatenate([free, 0.62 * free[:, 1:] + 10 * degrees * (u_free[1:, 2:] - 0.5)], 1)
+    bends = jnp.where(u_own[0, 3] < 0.3, free, bends)
+    bends = bends + jnp.asarray([7.0, 9.0, 6.0]) * degrees * bell(u_wander[1:, :3])
+    bends = jnp.clip(bends, _MOST_DEG[1] * degrees, _MOST_DEG[0] * degrees)
+    folded = jnp.clip(-bends[:, 0] / (0.5 * np.pi), 0.0, 1.0)
+    spread = long[:, 1, 1] + 4.0 * degrees * bell(u_wander[1:, 3]) * (1 - 0.7 * folded)
+    spread = jnp.clip(spread, -_SPREAD_DEG * degrees, _SPREAD_DEG * degrees)
+    spread = spread + long[:, 0, 1]
+    kept = [spread[0]]
+    for f in range(1, 4):
+        gap = (_GAP_DEG + 7.0 * jnp.minimum(folded[f - 1], folded[f])) * degrees
+        kept.append(jnp.minimum(spread[f], kept[-1] - gap))
+    spread = jnp.stack(kept) - long[:, 0, 1]
+    long = long.at[:, 1:4, 0].set(bends).at[:, 1, 1].set(spread)
+    noise = jnp.asarray([[7.0, 7.0, 4.0, 0], [8.0, 0, 0, 0], [10.0, 0, 0, 0], [0, 0, 0, 0]])[:, :3]
+    thumb = thumb + noise * degrees * bell(u_thumb[:, :3])
+    thumb = thumb.at[1:3, 0].set(jnp.clip(thumb[1:3, 0], -np.pi * 0.45, 0.35))
+    return jnp.concatenate([jnp.zeros((1, 3)), thumb, long.reshape(20, 3)])
 
 
-def sample_angles(u: jax.Array) -> jax.Array:
-    """One pose [5, 4] in radians, inside the limits, from ANGLE_NUMBERS uniform numbers.
-
-    Two gestures are drawn; every finger goes its own way between them; all joints then wander, and the
-    last joint of a finger follows the one before it.
-    """
-    u_pick, shared, own, u_noise, u_loose = share(u, (2,), (), (5, 1), (5, 4), (4,))
-    table = jnp.deg2rad(jnp.asarray(_GESTURES_DEG, jnp.float32)).reshape(len(_GESTURES_DEG), 20)
-    pick = jnp.floor(u_pick * len(_GESTURES_DEG)).astype(jnp.int32)
-    chosen = jax.nn.one_hot(pick, len(_GESTURES_DEG))  # a product, not a gather: exact, and quick in batches
-    first, second = jnp.sum(chosen[:, :, None] * table[None], axis=1).reshape(2, 5, 4)
-    way = jnp.clip(1.6 * (0.6 * shared + 0.4 * own) - 0.3, 0.0, 1.0)
-    noise_deg = jnp.asarray([[8.0, 8.0, 8.0, 9.0]] + [[9.0, 4.5, 11.0, 0.0]] * 4)
-    angles = first + way * (second - first) + jnp.deg2rad(noise_deg) * bell(u_noise)
-    loose = jnp.deg2rad(7.0) * bell(u_loose)
-    angles = angles.at[1:, 3].set(DIP_PER_PIP * angles[1:, 2] + loose)
-    return clip_to_limits(angles)
-
-
-def sample_proportions(u: jax.Array) -> Proportions:
-    """One person, child to large adult, from PERSON_NUMBERS uniform numbers."""
-    u_size, u_finger, u_bone, u_palm = share(u, (1, 1), (5, 1), (5, 4), ())
-    size = between(u_size, 0.72, 1.15)
-    finger = jnp.clip(1.0 + 0.04 * bell(u_finger), 0.85, 1.15)
-    bone = jnp.clip(1.0 + 0.04 * bell(u_bone), 0.85, 1.15)
-    return Proportions(jnp.asarray(BONE_MM, jnp.float32) * size * finger * bone, between(u_palm, 0.86, 1.14))
+def sample_person(u: jax.Array) -> Person:
+    """One person, child to large adult, slender to stout, from PERSON_NUMBERS uniform numbers."""
+    u_size, u_finger, u_bone, u_wide = share(u, (), (5,), (5, 3), (2,))
+    size = between(u_size, 0.78, 1.12)
+    thick = jnp.exp(0.09 * bell(u_wide[0]))
+    palm = jnp.exp(0.05 * bell(u_wide[1]))
+    finger = jnp.clip(1.0 + 0.04 * bell(u_finger), 0.88, 1.12)[:, None]
+    bone = jnp.clip(1.0 + 0.03 * bell(u_bone), 0.92, 1.08) * finger
+    bone = jnp.concatenate([bone, bone[:, 2:]], axis=1)  # a tip goes with its last bone
+    ones = jnp.ones(())
+    flat = jnp.stack([palm, 0.5 * thick + 0.5, ones])
+    part = jnp.stack([jnp.broadcast_to(thick, bone.shape), jnp.broadcast_to(thick, bone.shape), bone], -1)
+    thumb = part[0].at[0].set(jnp.stack([ones, ones, bone[0, 0]]))
+    long = jnp.concatenate([jnp.broadcast_to(flat, (4, 1, 3)), part[1:]], axis=1)
+    return Person(size, jnp.concatenate([flat[None], thumb, long.reshape(20, 3)]))
 
 
 def sample_view(
-    u: jax.Array, roll_rad: jax.Array, palms: float = 0.5, turned: float = 0.25, yaw_deg: float = 32.0
+    u: jax.Array, roll_rad: jax.Array, palms: float = 0.5, turned_share: float = 0.25, yaw_deg: float = 32.0
 ) -> jax.Array:
-    """Wrist orientation, a rotation [3, 3] from hand to camera axes, from VIEW_NUMBERS uniform numbers.
+    """Wrist orientation, a rotation `[3,3]` from hand axes (palm to the viewer, fingers up) to the camera's.
 
-    The palm (a share of `palms`) or the back faces the camera, turned by about `yaw_deg` (standard deviation)
-    or, in a share of `turned`, by any angle, and tilted; then the image is turned by `roll_rad`.
+    The palm (a share of `palms`) or the back faces the camera, turned about the hand's length by about `yaw_deg`
+    (standard deviation) and tilted, then the image by `roll_rad`; a share of `turned_share` is seen from any side.
     """
-    u_side, u_yaw, u_wide, u_any, u_pitch = u
-    side = jnp.where(u_side < 1.0 - palms, jnp.pi, 0.0)  # unturned, the palm faces the camera
-    yaw = jnp.where(
-        u_wide < turned, between(u_any, -jnp.pi, jnp.pi), side + jnp.deg2rad(yaw_deg) * bell(u_yaw)
-    )
+    u_side, u_yaw, u_wide, u_pitch, u_any = share(u, (), (), (), (), (5,))
+    side = jnp.where(u_side < 1.0 - palms, jnp.pi, 0.0)
+    yaw = side + jnp.deg2rad(yaw_deg) * bell(u_yaw)
     pitch = jnp.clip(0.45 * bell(u_pitch), -1.2, 1.2)
-    return rotation(2, roll_rad) @ rotation(0, pitch) @ rotation(1, yaw)
+    usual = rotation(0, pitch) @ rotation(1, yaw)
+    q = bell(u_any[:4])
+    q = q / jnp.sqrt(jnp.sum(q * q) + 1e-9)
+    w, x, y, z = q
+    rows = [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)]
+    rows += [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)]
+    rows += [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]
+    anyhow = jnp.stack(rows).reshape(3, 3)
+    return rotation(2, roll_rad) @ jnp.where(u_wide < turned_share, anyhow, usual)

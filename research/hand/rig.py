@@ -68,10 +68,11 @@ def recorded_poses() -> np.ndarray:
         return np.asarray(np.load(file, allow_pickle=False)["rotations"])
 
 
-def globals_of(rig: Rig, rotations: jax.Array) -> jax.Array:
+def globals_of(rig: Rig, rotations: jax.Array, stretch: jax.Array | None = None) -> jax.Array:
     """Where every joint is: `rotations [25,3,3]` from rest, each in its joint's own frame -> `[25,4,4]`.
 
-    At identities this is `rig.bind`. Raises ValueError for another shape.
+    At identities this is `rig.bind`. `stretch [25,3]` moves a joint's children away along its three axes (1: as they
+    are). Raises ValueError for another shape.
     """
     if rotations.shape != (25, 3, 3):
         raise ValueError(f"rotations must be [25, 3, 3], got {list(rotations.shape)}")
@@ -80,6 +81,8 @@ def globals_of(rig: Rig, rotations: jax.Array) -> jax.Array:
     places: list[jax.Array] = []
     for joint, parent in enumerate(PARENTS):
         local = bind[joint] if parent < 0 else _inverse(bind[parent]) @ bind[joint]
+        if parent >= 0 and stretch is not None:
+            local = jnp.asarray(local).at[:3, 3].multiply(stretch[parent])
         moved = jnp.matmul(local, turns[joint], precision="highest")
         places.append(moved if parent < 0 else jnp.matmul(places[parent], moved, precision="highest"))
     return jnp.stack(places)
