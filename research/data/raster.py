@@ -26,11 +26,7 @@ A triangle takes the smallest box that is wide enough and still has room."""
 
 def hand_plan(size_px: int) -> Plan:
     """Boxes for a hand and its arm in an image of side `size_px` that they nearly fill."""
-    unit = size_px / 64
-    return tuple(
-        (count, max(1, int(np.ceil(box * unit))))
-        for count, box in ((1100, 2), (500, 3), (350, 4), (220, 6), (72, 9), (40, 16), (16, 32))
-    )
+    return tuple((max(4, 2048 // box**2), box) for box in (3, 5, 8, 12, 20, 40, size_px))
 
 
 class Raster(NamedTuple):
@@ -69,14 +65,20 @@ def rasterise(points: jax.Array, triangles: jax.Array, grey: jax.Array, size_px:
     near, far = jnp.min(points[:, 2]), jnp.max(points[:, 2])
     scale = _DEPTHS / jnp.maximum(far - near, 1e-6)
     buffer = jnp.full(size_px * size_px + 1, _EMPTY)
+    corners = jnp.pad(corners, ((0, 1), (0, 0), (0, 0)))  # the last is for nothing: no area
+    first = jnp.pad(first, ((0, 1), (0, 0)))
     for room, box_px in plan:
-        fits = waiting & (span <= min(box_px, size_px))
-        taken = fits & (jnp.cumsum(fits) <= room)
-        chosen = jnp.flatnonzero(taken, size=room, fill_value=count)
-        where, key = _tests(corners[chosen], first[chosen], (near, scale), size_px, min(box_px, size_px))
-        key = jnp.where((chosen < count)[:, None], key, _EMPTY)
-        buffer = buffer.at[where.ravel()].min(key.ravel())
+        box = min(box_px, size_px)
+        taken = waiting & (span <= box)
         waiting &= ~taken
+        chosen = jnp.flatnonzero(taken, size=-(-count // room) * room, fill_value=count)
+
+        def some(k: jax.Array, held: jax.Array, chosen: jax.Array = chosen, room: int = room, box: int = box) -> jax.Array:
+            few = jax.lax.dynamic_slice(chosen, (k * room,), (room,))
+            where, key = _tests(corners[few], first[few], (near, scale), size_px, box)
+            return held.at[where.ravel()].min(key.ravel())
+
+        buffer = jax.lax.fori_loop(0, -(-jnp.sum(taken) // room), some, buffer)
     buffer = buffer[:-1].reshape(size_px, size_px)
     hit = buffer != _EMPTY
     depth = near + (buffer >> _GREY_BITS).astype(jnp.float32) / scale
@@ -100,7 +102,7 @@ def _tests(
     dx, dy = (part.ravel()[None, :] for part in np.meshgrid(step, step))
     column, row = first[:, :1] + dx, first[:, 1:] + dy
     x, y = column + 0.5, row + 0.5
-    inside = (column < size_px) & (row < size_px)
+    inside = (column < size_px) & (row < size_px) & (_area(corners) > 0)[:, None]
     over, total = jnp.zeros_like(x), jnp.zeros_like(x)
     for i in range(3):
         b, c = corners[:, (i + 1) % 3, :, None], corners[:, (i + 2) % 3, :, None]
