@@ -37,7 +37,7 @@ def config() -> Experiment:
     return Experiment(
         name="photos",
         data=RenderedHands(size_px=64, test_images=1024, look=look),
-        tracks=named(net=Track(NET, (Stage("dense", 9000),))),
+        tracks=named(net=Track(NET, (Stage("dense", 6400),))),
         squeeze=named(),
         old_chip=U55_128,
         new_chip=U85_128,

@@ -13,7 +13,7 @@ from research.nets import formulation as fm
 from research.nets.handnet import Block, HandNet
 from research.nets.heads import outputs
 
-NORM_EPSILON = 1e-5
+NORM_EPSILON, NORM_MOMENTUM = 1e-5, 0.95
 
 
 class Site(nn.Module):
@@ -25,6 +25,29 @@ class Site(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Identity on `x`, marked with the site's name in the jaxpr."""
         return checkpoint_name(x, self.site)
+
+
+class Norm(nn.Module):
+    """Batch norm (Ioffe & Szegedy 2015) with the names and numbers of `nn.BatchNorm`; float32 statistics."""
+
+    formulation: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """`[N,H,W,C]` -> the same shape; `train` uses the batch's statistics and moves the running ones."""
+        size = (x.shape[3],)
+        scale = self.param("scale", nn.initializers.ones, size)
+        bias = self.param("bias", nn.initializers.zeros, size)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, size)
+        var = self.variable("batch_stats", "var", jnp.ones, size)
+        if not train:
+            slope = scale * jax.lax.rsqrt(var.value + NORM_EPSILON)
+            return fm.affine(x, slope, bias - mean.value * slope)
+        y, batch_mean, batch_var = fm.norm_by_batch(x, scale, bias, NORM_EPSILON, self.formulation)
+        if not self.is_initializing():
+            for kept, seen in ((mean, batch_mean), (var, batch_var)):
+                kept.value = NORM_MOMENTUM * kept.value + (1 - NORM_MOMENTUM) * seen
+        return y
 
 
 class Unit(nn.Module):
@@ -52,10 +75,7 @@ class Unit(nn.Module):
             x, kernel if self.compute is None else kernel.astype(x.dtype), self.stride, self.formulation
         )
         if self.norm:
-            norm = nn.BatchNorm(
-                not train, momentum=0.95, epsilon=NORM_EPSILON, dtype=self.compute, name="norm"
-            )
-            x = norm(x)
+            x = Norm(self.formulation, name="norm")(x, train)
         else:
             bias = self.param("bias", nn.initializers.zeros, (self.out,))
             x = x + bias.astype(x.dtype)[None, None, None, :]
