@@ -2,8 +2,8 @@
 
 Plans, drives and tables a sweep of tiny trials for each sampler with the real driver, the bookkeeping of a trial in
 this process, no training; and starts some real processes of trials without work. Prints a table and a line of JSON.
-Bars: 1,000 trials in 60 s; driver, store and our share of a process at most 2 % of a 60 s trial. What `research.run` itself
-needs to start is told beside them: a sweep pays it once a trial (with --population P once for P of them).
+Bars: 1,000 trials in 60 s; driver, store and our share of a process at most 2 % of a 60 s trial. What `research.run`
+itself needs to start is told beside them: a sweep pays it once a trial (with --population P once for P of them).
 """
 
 import argparse

@@ -198,8 +198,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found")
     asked = parser.parse_args(arguments)
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the TPU compiler, where it is installed, would look for chips
     folder = (asked.folder or Path(tempfile.mkdtemp(prefix="chaos-"))).resolve()
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the TPU compiler, where it is installed, would look for chips
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     print(f"undisturbed, then {asked.faults} faults, in {folder}", flush=True)

@@ -73,9 +73,9 @@ def progress_in(names: Iterable[str]) -> int:
 
 
 def words_of(spec: Mapping[str, Any], workdir: Path) -> list[str]:
-    """The research.run command line of a spec.json."""
+    """The research.run command line of a spec.json: on all devices that the process sees."""
     smoke = ["--smoke"] * bool(spec.get("smoke"))
-    return [spec["config"], *spec["overrides"], "--workdir", str(workdir), "--quiet", *smoke]
+    return [spec["config"], *spec["overrides"], "--workdir", str(workdir), "--devices", "0", "--quiet", *smoke]
 
 
 def run(store: Store, number: int, work: Work = research_run) -> int:
