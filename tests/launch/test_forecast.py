@@ -30,7 +30,7 @@ def test_another_config_makes_an_estimate_stale() -> None:
     changed = {name: dict(report) for name, report in REPORTS.items()}
     changed[command]["fingerprint"] = "0" * 8
     assert stale(changed) == {command: "configs/v2.py is another one since"}
-    changed[command] = REPORTS[command] | {"steps_a_dispatch": 7}
+    changed[command] = dict(REPORTS[command]) | {"steps_a_dispatch": 7}
     assert list(stale(changed)) == [command]
     del changed[command]
     assert stale(changed) == {command: "there is no estimate of it"}

@@ -9,7 +9,7 @@ import pytest
 from launch import pack, trial
 from launch.job import Job, overrides
 from launch.store import Store, open_store
-from tests.smoke import CONFIG
+from tests.smoke import CONFIG, ROOT
 
 POINTS = {
     0: {"seed": 0},
@@ -99,7 +99,7 @@ def test_a_sweep_in_packs_has_the_table_of_one_trial_a_process(tmp_path: Path) -
 
     config = tmp_path / "three.py"
     points = "[{'seed': 0}, {'seed': 1, 'optim.lr': 0.02}, {'seed': 2}]"
-    config.write_text(CONFIG.read_text() + f"\n\ndef three():\n    return {points}\n")
+    config.write_text((ROOT / "launch" / "tiny.py").read_text() + f"\n\ndef three():\n    return {points}\n")
     for store, population in (("singly", "1"), ("together", "3")):
         words = ["--sweep", "three", "--smoke", "--store", str(tmp_path / store), "--population", population]
         assert sweep.main([str(config), *words]) == 0
