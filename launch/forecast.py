@@ -9,6 +9,7 @@ An estimate belongs to a config by its fingerprint: a changed config makes it st
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,8 +83,11 @@ def compile_again(commands: Sequence[str], path: Path, jobs: int) -> list[str]:
 def chip_hours(reports: Mapping[str, Report], name: str) -> dict[str, float]:
     """Chip-hours of all steps of a shipped sweep, one trial after another over all chips of a slice, at least."""
     size = job_of(SHIPPED[0], name).size
-    four, sixteen = (reports[f"{MAIN[0]} --topology {topology}"]["total"]["chip_hours"] for topology in SLICES)
-    return {"trials": size, "v5e_4": size * four, "v5e_16": size * sixteen}
+    found = {"trials": float(size)}
+    for topology, column in zip(SLICES, ("v5e_4", "v5e_16"), strict=True):
+        report = reports.get(f"{MAIN[0]} --topology {topology}")
+        found[column] = size * report["total"]["chip_hours"] if report else math.nan
+    return found
 
 
 def packed_gain(reports: Mapping[str, Report]) -> float:
@@ -102,7 +106,7 @@ def shown(reports: Mapping[str, Report]) -> Table:
     table = Table(*columns, title=title, box=box.SIMPLE)
     for name in SHIPPED[1]:
         row = chip_hours(reports, name)
-        table.add_row(name, f"{row['trials']}", f"{row['v5e_4']:.3g}", f"{row['v5e_16']:.3g}")
+        table.add_row(name, f"{row['trials']:.0f}", f"{row['v5e_4']:.3g}", f"{row['v5e_16']:.3g}")
     return table
 
 
@@ -122,8 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wrong = compile_again(again, asked.file, asked.jobs)
         reports = kept(asked.file)
         wrong += [f"{command}: {why}; make check-tpu" for command, why in stale(reports).items()]
+        Console(width=None if sys.stdout.isatty() else 120).print(shown(reports))
         if not wrong:
-            Console(width=None if sys.stdout.isatty() else 120).print(shown(reports))
             gain = packed_gain(reports)
             print(f"--population {PACKED}: the dense stage of {PACKED} trials on v5e-4 {gain:.2f} times as fast")
     except (OSError, ValueError, KeyError, ModuleNotFoundError) as error:
