@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv reproduce smoke test test-all lint readme clean
+.PHONY: help venv reproduce smoke test test-all check-tpu lint readme clean
 
 CONFIG ?= configs/v2.py
 WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
@@ -53,9 +53,19 @@ test: lint ## Lint and all quick tests (ARGS goes to pytest)
 test-all: lint ## And the slow ones
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "" $(ARGS)
 
+.venv-tpu/.ready: .venv/.ready
+	@rm -rf .venv-tpu; \
+	$(BIN)/python -m venv .venv-tpu; \
+	$(subst $(BIN),.venv-tpu/bin,$(PIP_INSTALL)) setuptools; \
+	$(subst $(BIN),.venv-tpu/bin,$(PIP_INSTALL)) --no-build-isolation -e '.[npu,tpu-aot]'; \
+	touch $@
+
+check-tpu: .venv-tpu/.ready ## Compile the main configs for TPUs that are not there (the TPU compiler is 700 MB more)
+	@.venv-tpu/bin/python -m launch.forecast --compile all
+
 readme: .venv/.ready ## Write the README's generated tables again from the committed result files
 	@$(BIN)/python -m research.report.readme README.md configs/results/*.json
 
 clean: ## Remove .venv and caches; runs/ stays
-	@rm -rf .venv .cache .hypothesis .import_linter_cache build dist *.egg-info
+	@rm -rf .venv .venv-tpu .cache .hypothesis .import_linter_cache build dist *.egg-info
 	@find . -path ./.git -prune -o -name __pycache__ -type d -print0 | xargs -0r rm -rf

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses as dc
+import functools
 import re
+import tempfile
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +15,16 @@ from jax.sharding import Mesh, NamedSharding
 
 from launch.chips import TpuChip
 from research import nets
+from research.data.stream import batches, drawn
+from research.data.taught import PART, TaughtHands
 from research.nets.formulation import CANONICAL
 from research.spec import Experiment
 from research.train.arms import all_arms, stage_key, stage_links
-from research.train.dispatch import dispatch
-from research.train.mesh import replicated, split_batch
+from research.train.dispatch import STEPS, dispatch
+from research.train.mesh import check_batch, replicated, split_batch
 from research.train.population import check_trials, population, stack
 from research.train.state import Hyper, Program
-from research.train.step import initial_state, program_of
+from research.train.step import initial_state, program_of, train_step
 
 Tree = Any
 
@@ -32,7 +36,7 @@ class Packing:
     With `one_seed` the trials share their images, and a chip renders each batch once.
     """
 
-    steps: int = 8
+    steps: int = STEPS
     trials: int = 0
     one_seed: bool = False
 
@@ -99,6 +103,7 @@ def lowered(piece: Piece, data: Any, batch: int, mesh: Mesh, packing: Packing) -
     """The real sharded dispatch of a piece, its steps one scan, lowered for a mesh and not yet compiled.
 
     `batch` images a step, split over the mesh; or, with trials, a batch a trial and the trials split over the mesh.
+    Images that are looked up on the host are arguments of a single step, and must be there (errors as `data.stream`).
     ValueError for what does not split.
     """
     program = dc.replace(piece.program, formulation=CANONICAL)
@@ -110,6 +115,13 @@ def lowered(piece: Piece, data: Any, batch: int, mesh: Mesh, packing: Packing) -
             zip(("params", "norm_stats"), nets.init(program.teacher, jax.random.key(0)), strict=True)
         )
     run: Any
+    if not drawn(data):
+        if packing.trials:
+            raise ValueError("trials side by side draw their images in the step; these are looked up on the host")
+        check_batch(mesh, batch)
+        step = jax.jit(functools.partial(train_step, program), donate_argnums=2)
+        images = _shapes(looked_up(data, batch), split_batch(mesh))
+        return step.lower(*_shapes((piece.hyper, frozen, state), replicated(mesh)), images)
     if not packing.trials:
         run = dispatch(program, mesh, data, batch, packing.steps, True)
         arguments = _shapes((piece.hyper, frozen, state), replicated(mesh))
@@ -119,6 +131,14 @@ def lowered(piece: Piece, data: Any, batch: int, mesh: Mesh, packing: Packing) -
         each = jax.eval_shape(lambda tree: stack([tree] * packing.trials), (piece.hyper, frozen, state))
         arguments = _shapes(each, split_batch(mesh))
     return run.lower(*arguments, _shapes(0, replicated(mesh)))
+
+
+def looked_up(data: Any, batch: int) -> Any:
+    """A batch of data that the host looks up; of a teacher's features only as many as one part are computed."""
+    if not isinstance(data, TaughtHands):
+        return batches(data, batch)(0, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        return dict(batches(dc.replace(data, images=PART, cache=folder), batch)(0, 0))
 
 
 def _shapes(tree: Tree, sharding: NamedSharding) -> Tree:

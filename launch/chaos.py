@@ -1,13 +1,15 @@
 """Does a sweep survive? `python -m launch.chaos --trials 8 --faults 12 [--on ray] [--store gs]` runs one twice.
 
 Once undisturbed in a folder, once under faults drawn by a seed: the driver killed and started again, trials killed or
-sent SIGTERM, with Ray a node killed and replaced; with `--store gs` in the bucket of a fake server. It passes (exit 0)
-when every trial has a result, trials.csv has the same bytes, no process is left, and no trial was done twice.
+sent SIGTERM, with Ray a node killed and replaced; with `--store gs` in the bucket of a fake server. Three faults of
+four wait until a trial has a checkpoint newer than the one it began from, so that there is something to lose. It passes
+(exit 0) when every trial has a result, trials.csv has the same bytes, no process is left, and no trial was done twice.
 `--json FILE` keeps what it found. Linux only: processes are found in /proc.
 """
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -24,11 +26,12 @@ from typing import Any, Protocol
 from launch.fake_bucket import fake_bucket
 from launch.ray_nodes import RayNodes
 from launch.store import open_store
-from launch.trial import folder_of
+from launch.trial import folder_of, progress_in
 
 CONFIG = Path(__file__).with_name("tiny.py")
 LIMIT_S = 3600.0
-EVERY_S = (9.0, 18.0)  # between two faults: a trial needs about eight to come to its first checkpoint
+EVERY_S = (3.0, 9.0)  # between two faults, beside waiting for a checkpoint
+BLIND = 0.25  # share of the faults that do not wait for one
 
 
 class Place(Protocol):
@@ -124,6 +127,9 @@ def survive(
                 wait = time.monotonic() + chance.uniform(*EVERY_S)
                 while time.monotonic() < wait and driver.poll() is None:
                     time.sleep(0.05)
+                blind = chance.random() < BLIND
+                while not blind and driver.poll() is None and not ripe(store, trials):
+                    time.sleep(0.5)
                 if driver.poll() is not None or done.total() >= faults:
                     continue
                 kind = chance.choice(place.kinds)
@@ -139,15 +145,29 @@ def survive(
     return driver.returncode, done
 
 
+def ripe(store: str, trials: int) -> bool:
+    """Whether a trial that runs has a checkpoint newer than what it began from."""
+    held, live = open_store(store), {str(pid) for pid in trials_of(store)}
+    for number in range(trials):
+        begun, attempts = held.read(f"{folder_of(number)}/attempt.json"), _attempts(store, number)
+        if begun and attempts and attempts[-1][0] == "start" and attempts[-1][1] in live:
+            place = f"{folder_of(number)}/run/"
+            names = (name.removeprefix(place) for name in held.names(place))
+            if progress_in(names) > begun["progress"]:
+                return True
+    return False
+
+
 def doubled(store: str, trials: int) -> list[int]:
     """Numbers of the trials that were worked on after they were done, or by two at a time."""
     return [number for number in range(trials) if not _in_turn(_attempts(store, number))]
 
 
 def resumed(store: str, trials: int) -> tuple[int, int]:
-    """(attempts, those of them that went on from a checkpoint)."""
-    starts = [words for n in range(trials) for words in _attempts(store, n) if words[0] == "start"]
-    return len(starts), sum(words[3] != "0" for words in starts)
+    """(attempts after the first one of each trial, those of them that went on from a checkpoint)."""
+    starts = [[w for w in _attempts(store, n) if w[0] == "start"][1:] for n in range(trials)]
+    again = list(itertools.chain.from_iterable(starts))
+    return len(again), sum(words[3] != "0" for words in again)
 
 
 def _attempts(store: str, number: int) -> list[list[str]]:
@@ -179,6 +199,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found")
     asked = parser.parse_args(arguments)
     folder = (asked.folder or Path(tempfile.mkdtemp(prefix="chaos-"))).resolve()
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the TPU compiler, where it is installed, would look for chips
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     print(f"undisturbed, then {asked.faults} faults, in {folder}", flush=True)
@@ -211,7 +234,7 @@ def compared(asked: argparse.Namespace, folder: Path, store: str) -> dict[str, A
     results = sum(held.read(f"{folder_of(n)}/result.json") is not None for n in range(asked.trials))
     calm, stormy = open_store(str(folder / "calm")).read_bytes("trials.csv"), held.read_bytes("trials.csv")
     same = calm is not None and calm == stormy
-    attempts, went_on = resumed(store, asked.trials)
+    restarts, went_on = resumed(store, asked.trials)
     twice = doubled(store, asked.trials)
     passed = (code, results, same) == (0, asked.trials, True) and not orphans and not twice
     where = {"folder": "a folder", "gs": "gs://, by fake-gcs-server"}[asked.store]
@@ -222,8 +245,8 @@ def compared(asked: argparse.Namespace, folder: Path, store: str) -> dict[str, A
         "exit": code,
         "seconds": round(seconds),
         "faults": dict(sorted(faults.items())),
-        "attempts": attempts,
-        "attempts_from_a_checkpoint": went_on,
+        "restarts": restarts,
+        "restarts_from_a_checkpoint": went_on,
         "results": f"{results} of {asked.trials}",
         "trials_csv_identical": same,
         "orphans": len(orphans),

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from launch.executors import Executor, infrastructure
+from launch.executors import Executor, Pack, infrastructure
 from launch.store import Store
 from launch.trial import FULL, LOG, folder_of
 
@@ -72,37 +72,62 @@ def forgive(store: Store, number: int) -> None:
         store.write(f"{folder_of(number)}/{name}", {})
 
 
+def alone(numbers: Sequence[int]) -> list[Pack]:
+    """Every trial in a process of its own."""
+    return [(number,) for number in numbers]
+
+
 def run_trials(
-    store: Store, numbers: Sequence[int], executor: Executor, max_failures: int, heard: Heard
+    store: Store,
+    numbers: Sequence[int],
+    executor: Executor,
+    max_failures: int,
+    heard: Heard,
+    packed: Callable[[Sequence[int]], list[Pack]] = alone,
 ) -> None:
     """Runs those trials that are neither done nor failed until they are; `heard` gets every change.
 
+    `packed` says which share a process. A pack that fails by itself is taken apart, so that only the trial whose fault
+    it is pays for it.
+
     Raises Cancelled, and OSError when the store fails; trials that run are then left to the executor's `stop`.
     """
-    todo = deque(number for number in numbers if state_of(store, number) == "waiting")
-    running: list[int] = []
-    finished_before: set[int] = set()
+    todo = deque(packed([number for number in numbers if state_of(store, number) == "waiting"]))
+    running: list[Pack] = []
+    finished_before: set[Pack] = set()
     looked = 0.0
     while todo or running:
         while todo and len(running) < executor.slots:
             running.append(todo.popleft())
             executor.submit(running[-1])
-            heard(running[-1], "started")
+            for number in running[-1]:
+                heard(number, "started")
         ended = executor.wait(TICK_S)
         if ended is not None:
-            number, code = ended
-            running.remove(number)
-            verdict = judge(store, number, code, max_failures)
-            if verdict.startswith("retry"):
-                todo.appendleft(number)
-            heard(number, verdict)
+            pack, code = ended
+            running.remove(pack)
+            again = _judged(store, pack, code, max_failures, heard)
+            todo.extendleft(alone(again)[::-1] if not infrastructure(code) else [again][: len(again)])
         if time.monotonic() - looked > LOOK_S:
             looked = time.monotonic()
             if store.read("cancel.json"):
                 raise Cancelled
-            finished = {number for number in running if state_of(store, number) == "done"}
-            for number in finished & finished_before:  # its end should have been told by now
-                running.remove(number)
-                executor.drop(number)
-                heard(number, "done")
+            finished = {pack for pack in running if all(state_of(store, n) == "done" for n in pack)}
+            for pack in finished & finished_before:  # its end should have been told by now
+                running.remove(pack)
+                executor.drop(pack)
+                for number in pack:
+                    heard(number, "done")
             finished_before = finished
+
+
+def _judged(store: Store, pack: Pack, code: int, max_failures: int, heard: Heard) -> Pack:
+    """Judges each trial of a pack that ended; those that are to run again."""
+    again = []
+    for number in pack:
+        shared = len(pack) > 1 and not infrastructure(code) and state_of(store, number) != "done"
+        verdict = f"retry ({code})" if shared else judge(store, number, code, max_failures)
+        if verdict.startswith("retry"):
+            again.append(number)
+        heard(number, verdict)
+    return tuple(again)

@@ -1,6 +1,7 @@
 """Where trials run: `Local` processes on this machine, or `RayExecutor` tasks on a cluster (extra `ray`).
 
-Both start the same command, the trial's number at its end, and say with which exit code it ended. An exit code below
+Both start the same command, the numbers of its trials (one, or a pack) at its end, and say with which exit code it
+ended. An exit code below
 0 or from 128 on is the machine's fault (killed, preempted, node lost), 1 to 126 the trial's own.
 """
 
@@ -30,19 +31,22 @@ RAY_SETTINGS = {
 }
 
 
+Pack = tuple[int, ...]  # the numbers of the trials that one process does
+
+
 class Executor(Protocol):
-    """Runs trials by their numbers, at most `slots` at once."""
+    """Runs packs of trials by their numbers, at most `slots` at once."""
 
     slots: int
 
-    def submit(self, number: int) -> None:
-        """Starts a trial."""
+    def submit(self, pack: Pack) -> None:
+        """Starts a process for the trials of a pack."""
 
-    def wait(self, timeout_s: float) -> tuple[int, int] | None:
-        """(number, exit code) of a trial that ended and was not told of yet; None when none did in time."""
+    def wait(self, timeout_s: float) -> tuple[Pack, int] | None:
+        """(pack, exit code) of a process that ended and was not told of yet; None when none did in time."""
 
-    def drop(self, number: int) -> None:
-        """Forgets a trial that is known to be finished though its end was never told."""
+    def drop(self, pack: Pack) -> None:
+        """Forgets a pack that is known to be finished though its end was never told."""
 
     def stop(self) -> None:
         """Asks all trials to save and end, and returns when they have; after a minute they are killed."""
@@ -57,29 +61,29 @@ class Local:
     """Trials as processes of this machine, each in a session of its own, dying with this process."""
 
     def __init__(self, command: Sequence[str], slots: int = 1) -> None:
-        """`command` gets the number as its last word."""
+        """`command` gets the numbers as its last words."""
         self.command, self.slots = tuple(command), slots
-        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._running: dict[Pack, subprocess.Popen[bytes]] = {}
 
-    def submit(self, number: int) -> None:
-        """Starts a trial. OSError when the machine cannot."""
-        self._running[number] = start(self.command, number)
+    def submit(self, pack: Pack) -> None:
+        """Starts a pack. OSError when the machine cannot."""
+        self._running[pack] = start(self.command, pack)
 
-    def wait(self, timeout_s: float) -> tuple[int, int] | None:
+    def wait(self, timeout_s: float) -> tuple[Pack, int] | None:
         """See Executor."""
         until = time.monotonic() + timeout_s
         while True:
-            for number, process in list(self._running.items()):
+            for pack, process in list(self._running.items()):
                 if (code := process.poll()) is not None:
-                    del self._running[number]
-                    return number, code
+                    del self._running[pack]
+                    return pack, code
             if time.monotonic() >= until:
                 return None
             time.sleep(LOOK_S)
 
-    def drop(self, number: int) -> None:
-        """Ends and forgets a trial."""
-        if (process := self._running.pop(number, None)) is not None:
+    def drop(self, pack: Pack) -> None:
+        """Ends and forgets a pack."""
+        if (process := self._running.pop(pack, None)) is not None:
             end([process])
 
     def stop(self) -> None:
@@ -88,10 +92,10 @@ class Local:
         self._running.clear()
 
 
-def start(command: Sequence[str], number: int, folder: str | None = None) -> subprocess.Popen[bytes]:
-    """A trial as a child, in `folder`, that dies with this process and hears no Ctrl-C of its terminal."""
+def start(command: Sequence[str], pack: Pack, folder: str | None = None) -> subprocess.Popen[bytes]:
+    """A pack of trials as a child, in `folder`, that dies with this process and hears no Ctrl-C of its terminal."""
     environment = os.environ | {PARENT: str(os.getpid())}
-    words = [*command, str(number)]
+    words = [*command, *map(str, pack)]
     return subprocess.Popen(
         words, cwd=folder, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
     )
@@ -137,7 +141,7 @@ class RayExecutor:
             self._ray.shutdown()
             raise ValueError(f"a trial needs {self.needs}, the cluster at {address} has {_plain(total)}")
         self.slots = slots or fits
-        self._command, self._running = tuple(command), dict[Any, int]()
+        self._command, self._running = tuple(command), dict[Any, Pack]()
         custom = {name: amount for name, amount in self.needs.items() if name not in ("CPU", "GPU")}
         self._task = self._ray.remote(
             num_cpus=self.needs.get("CPU", 0.0),
@@ -147,11 +151,11 @@ class RayExecutor:
             max_retries=-1,
         )(on_node)
 
-    def submit(self, number: int) -> None:
-        """Starts a trial where the cluster has room."""
-        self._running[self._task.remote(self._command, number, os.getcwd())] = number
+    def submit(self, pack: Pack) -> None:
+        """Starts a pack where the cluster has room."""
+        self._running[self._task.remote(self._command, pack, os.getcwd())] = pack
 
-    def wait(self, timeout_s: float) -> tuple[int, int] | None:
+    def wait(self, timeout_s: float) -> tuple[Pack, int] | None:
         """See Executor."""
         if not self._running:
             time.sleep(timeout_s)
@@ -159,15 +163,15 @@ class RayExecutor:
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
         if not ready:
             return None
-        number = self._running.pop(ready[0])
+        pack = self._running.pop(ready[0])
         try:
-            return number, int(self._ray.get(ready[0]))
+            return pack, int(self._ray.get(ready[0]))
         except self._ray.exceptions.RayError:
-            return number, LOST
+            return pack, LOST
 
-    def drop(self, number: int) -> None:
-        """Cancels and forgets a trial."""
-        for task in [task for task, at in self._running.items() if at == number]:
+    def drop(self, pack: Pack) -> None:
+        """Cancels and forgets a pack."""
+        for task in [task for task, at in self._running.items() if at == pack]:
             self._ray.cancel(task)
             del self._running[task]
 
@@ -181,12 +185,12 @@ class RayExecutor:
         self._ray.shutdown()
 
 
-def on_node(command: Sequence[str], number: int, folder: str) -> int:
-    """The body of a Ray task: one trial as a child of Ray's worker; a cancelled task lets it save and end."""
+def on_node(command: Sequence[str], pack: Pack, folder: str) -> int:
+    """The body of a Ray task: one pack as a child of Ray's worker; a cancelled task lets it save and end."""
     where = (
         folder if Path(folder).is_dir() else None
     )  # the driver's repository where nodes see it, else their own
-    process = start((sys.executable, *command[1:]), number, where)
+    process = start((sys.executable, *command[1:]), pack, where)
     try:
         while process.poll() is None:  # not wait(): Ray's interrupt is heard between two steps of Python
             time.sleep(LOOK_S)

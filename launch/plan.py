@@ -31,7 +31,7 @@ class Sweep:
     space: {dotted field of the config: domain}. objectives: {metric: "min" or "max"}, metrics being the numbers in the
     last row of a trial's table. constraints: {metric: upper bound}. trials: how many, all told (0: a whole grid).
     generation: how many are planned at once, at least twice the trials that run side by side. max_failures: how often
-    a trial may fail of its own before it is given up.
+    a trial may fail of its own before it is given up. population: how many of one shape share a process and program.
     """
 
     space: Mapping[str, Domain]
@@ -42,6 +42,7 @@ class Sweep:
     generation: int = 8
     seed: int = 0
     max_failures: int = 3
+    population: int = dc.field(default=1, repr=False)  # how it is run, not what is run
 
     def __post_init__(self) -> None:
         """ValueError, naming the field, for what cannot be swept."""
@@ -57,8 +58,8 @@ class Sweep:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         if self.sampler in LEARNING and not self.objectives:
             raise ValueError(f"the sampler {self.sampler!r} needs objectives to learn from")
-        if self.generation < 1 or self.max_failures < 1:
-            raise ValueError("generation and max_failures must be at least 1")
+        if min(self.generation, self.max_failures, self.population) < 1:
+            raise ValueError("generation, max_failures and population must be at least 1")
         whole = (
             math.prod(len(grid_of(domain)) for domain in self.space.values()) if self.sampler == "grid" else 0
         )

@@ -25,9 +25,11 @@ from rich.table import Table
 
 from launch.ahead import Estimate, Packing, Piece, estimate, lowered, pieces
 from launch.chips import TpuChip, chip_of, tpu_mesh
-from research.door import load
+from research.data.stream import drawn
+from research.door import fingerprint, load
 from research.pytrees import nearest
 from research.spec import Experiment
+from research.train.dispatch import STEPS
 from research.train.ledger import check_experiment
 
 Row = dict[str, Any]
@@ -196,7 +198,9 @@ def _parser() -> argparse.ArgumentParser:
         help="typed overrides, such as optim.compute=bfloat16",
     )
     add("--topology", default="v5e:4x4", help="chip and slice (default v5e:4x4, 16 chips)")
-    add("--steps", type=int, default=8, metavar="K", help="steps a dispatch (default 8)")
+    add(
+        "--steps", type=int, default=STEPS, metavar="K", help=f"steps a dispatch (default {STEPS}, as they run)"
+    )
     add(
         "--trials",
         type=int,
@@ -217,8 +221,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns 0, 1 (something does not fit), 2 (bad input, one line) or 130 (stopped)."""
-    args = _parser().parse_intermixed_args(arguments)
-    jax.config.update("jax_platforms", "cpu")  # what is compiled here never runs here
+    args = arguments_of(arguments)
     try:
         report = precompile(args)
     except KeyboardInterrupt:
@@ -237,6 +240,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(bool(found))
 
 
+def arguments_of(words: Sequence[str] | None) -> argparse.Namespace:
+    """The words of a command line, for `precompile`."""
+    return _parser().parse_intermixed_args(words)
+
+
 def problems(report: Mapping[str, Any]) -> list[str]:
     """One line for every compiled step that does not fit its chips."""
     lines = []
@@ -250,7 +258,8 @@ def problems(report: Mapping[str, Any]) -> list[str]:
 
 
 def precompile(args: argparse.Namespace) -> dict[str, Any]:
-    """The report of one command line as plain JSON values."""
+    """The report of one command line as plain JSON values. What is compiled never runs here: jax stays on the CPU."""
+    jax.config.update("jax_platforms", "cpu")
     if args.steps < 1 or args.trials < 0 or args.jobs < 1:
         raise ValueError("--steps and --jobs must be at least 1, --trials at least 0")
     exp = load(args.config, *args.overrides, smoke=args.smoke)
@@ -266,10 +275,11 @@ def precompile(args: argparse.Namespace) -> dict[str, Any]:
         rows = compile_run(exp, parts, mesh, chip, packing, args.jobs)
     return {
         "config": args.config,
+        "fingerprint": fingerprint(exp),
         "overrides": list(args.overrides),
         "topology": args.topology,
         "compute": exp.optim.compute,
-        "steps_a_dispatch": args.steps,
+        "steps_a_dispatch": args.steps if drawn(exp.data) else 1,
         "trials": args.trials,
         "one_seed": args.one_seed,
         "compiler": _version(),

@@ -18,7 +18,11 @@ from typing import Any, Protocol
 
 
 class Busy(OSError):
-    """Somebody else holds a lease."""
+    """Somebody else holds a lease: until `deadline` (seconds since the epoch) unless renewed; None: it lives."""
+
+    def __init__(self, line: str, deadline: float | None = None) -> None:
+        super().__init__(line)
+        self.deadline = deadline
 
 
 class Store(Protocol):
@@ -47,6 +51,8 @@ class Store(Protocol):
     def lease(self, name: str, ttl_s: float) -> contextlib.AbstractContextManager[None]:
         """While entered nobody else can enter `name`; free again at most `ttl_s` after its death. Raises Busy.
 
+        A holder that is provably dead, a process of this machine that is gone, is not waited for.
+
         Somebody who was cut off for so long that another took over is ended at once, with exit code 128.
         """
 
@@ -54,7 +60,10 @@ class Store(Protocol):
         """The folder `name` on this machine's disk, None where the store is elsewhere."""
 
     def push(self, local: Path, name: str) -> None:
-        """Copies what is new in a local folder to the folder `name`; nothing where that is the same folder."""
+        """Copies what is new in a local folder to the folder `name`; nothing where that is the same folder.
+
+        A folder below it whose name is a number, a checkpoint's, is there whole for `pull` or not at all.
+        """
 
     def pull(self, name: str, local: Path) -> None:
         """Copies the folder `name` to a local folder; nothing where that is the same folder."""
@@ -98,6 +107,28 @@ def decode(data: bytes, where: str) -> dict[str, Any]:
 def holder() -> str:
     """Who holds a lease, for people."""
     return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def life(pid: int | None = None) -> str:
+    """The life of a process (None: this one) as no other process ever had: machine, boot, number, start; "" if gone.
+
+    Linux; elsewhere always "".
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        space = os.stat("/proc/self/ns/pid").st_ino  # numbers of processes count within it
+        state, *rest = Path(f"/proc/{pid or os.getpid()}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return ""
+    return "" if state in "ZX" else f"{boot}/{space}/{pid or os.getpid()}/{rest[18]}"
+
+
+def still_alive(known: str) -> bool | None:
+    """Whether the process with this `life` lives; None where this machine cannot know."""
+    machine, mine = known.rpartition("/")[0].rpartition("/")[0], life().rpartition("/")[0].rpartition("/")[0]
+    if not machine or machine != mine:
+        return None
+    return life(int(known.split("/")[2])) == known
 
 
 class LocalStore:

@@ -9,10 +9,11 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,24 @@ from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
 
-from launch.store import Busy, decode, encode, holder
+from launch.store import Busy, decode, encode, holder, life, still_alive
 
 _TIMEOUT_S = 60
+_MARK = ".whole"  # in a numbered folder all of whose files are there
 LOST = 128  # exit code: the machine's fault, so the work is done again
 _UNKNOWN = "another process, just now"
 _FAULTS = (exceptions.GoogleAPIError, GoogleAuthError, OSError)
 
 
 class _Lease:
-    """An object {holder, until}. Who is told of a conflict looks who holds it: an answer of the server may be lost."""
+    """An object {holder, until, life}. Who is told of a conflict looks who holds it: the server's answer may be lost.
+
+    `deadline` of another holder, as last seen: None for a process of this machine that lives.
+    """
 
     def __init__(self, blob: Any, me: str, ttl_s: float) -> None:
         self._blob, self._me, self._ttl_s, self._generation = blob, me, ttl_s, 0
+        self.deadline: float | None = 0.0
 
     def take(self) -> str:
         """ "" when it is ours now, else who holds it."""
@@ -42,7 +48,7 @@ class _Lease:
 
     def renew(self) -> str:
         """Moves the deadline on: "" when that worked, else who holds it."""
-        told = json.dumps({"holder": self._me, "until": time.time() + self._ttl_s})
+        told = json.dumps({"holder": self._me, "until": time.time() + self._ttl_s, "life": life()})
         try:
             self._blob.upload_from_string(told, if_generation_match=self._generation, timeout=_TIMEOUT_S)
         except exceptions.PreconditionFailed:
@@ -56,7 +62,10 @@ class _Lease:
         self._blob.delete(if_generation_match=self._generation, timeout=_TIMEOUT_S)
 
     def _look(self) -> tuple[str, float, int]:
-        """Holder, deadline and generation as the server has them; 0 is the generation of what is not there."""
+        """Holder, deadline and generation as the server has them; 0 is the generation of what is not there.
+
+        The deadline of a process of this machine that is gone is long over.
+        """
         found = self._blob.bucket.get_blob(self._blob.name, timeout=_TIMEOUT_S)
         if found is None:
             return _UNKNOWN, 0.0, 0
@@ -67,7 +76,9 @@ class _Lease:
             return _UNKNOWN, 0.0, 0
         except ValueError:  # damaged: nobody's
             return _UNKNOWN, 0.0, seen
-        return str(told.get("holder")), float(told.get("until", 0.0)), seen
+        until, lives = float(told.get("until", 0.0)), still_alive(str(told.get("life")))
+        self.deadline = None if lives else until
+        return str(told.get("holder")), 0.0 if lives is False else until, seen
 
 
 class BucketStore:
@@ -140,7 +151,7 @@ class BucketStore:
         with self._reached("written"):
             other = mine.take()
         if other:
-            raise Busy(f"{self.url}: {name} is held by {other}")
+            raise Busy(f"{self.url}: {name} is held by {other}", mine.deadline)
 
         def beat() -> None:
             while not over.wait(ttl_s / 4):
@@ -167,25 +178,52 @@ class BucketStore:
     def push(self, local: Path, name: str) -> None:
         """See `Store`. Files that are there with the same bytes are not sent; those gone locally are deleted.
 
+        While a numbered folder changes it lacks its mark, without which `pull` leaves it out.
+
         Hidden files and what Orbax has not finished are left out; a file that goes meanwhile is sent the next time.
         """
         paths = {path.relative_to(local).as_posix(): path for path in sorted(local.rglob("*"))}
         files = {short: path for short, path in paths.items() if not _passing(short) and path.is_file()}
         with self._reached("written"):
-            there = self._digests(name)
-            for short, path in files.items():
-                with contextlib.suppress(FileNotFoundError):
-                    data = path.read_bytes()
-                    if there.get(short) != _digest(data):
-                        self._blob(f"{name}/{short}").upload_from_string(data, timeout=_TIMEOUT_S)
-            for short in sorted(set(there) - set(files)):
+            there, steps = self._digests(name), dict[str, list[str]]()
+            for short in sorted({*there, *files}):
+                if not short.endswith(_MARK):
+                    steps.setdefault(_step_of(short), []).append(short)
+            for step, shorts in sorted(steps.items()):
+                self._push_step(name, step, {short: files.get(short) for short in shorts}, there)
+
+    def _push_step(
+        self, name: str, step: str, files: Mapping[str, Path | None], there: Mapping[str, str]
+    ) -> None:
+        """The files of a numbered folder, or ("") those outside of any; None for those that are gone."""
+        changed, lost = dict[str, bytes | None](), False
+        for short, path in files.items():
+            try:
+                data = path.read_bytes() if path else None
+            except FileNotFoundError:  # it went meanwhile
+                lost = True
+                continue
+            if data is None or there.get(short) != _digest(data):
+                changed[short] = data
+        mark = f"{step}/{_MARK}"
+        if step and mark in there and changed:
+            self._blob(f"{name}/{mark}").delete(timeout=_TIMEOUT_S)
+        for short, data in changed.items():
+            if data is not None:
+                self._blob(f"{name}/{short}").upload_from_string(data, timeout=_TIMEOUT_S)
+            elif short in there:
                 with contextlib.suppress(exceptions.NotFound):
                     self._blob(f"{name}/{short}").delete(timeout=_TIMEOUT_S)
+        if step and not lost and any(files.values()) and (changed or mark not in there):
+            self._blob(f"{name}/{mark}").upload_from_string(b"", timeout=_TIMEOUT_S)
 
     def pull(self, name: str, local: Path) -> None:
         """See `Store`."""
         with self._reached("read"):
-            for short, digest in self._digests(name).items():
+            there = self._digests(name)
+            for short, digest in there.items():
+                if short.endswith(_MARK) or (_step_of(short) and f"{_step_of(short)}/{_MARK}" not in there):
+                    continue
                 path = local / short
                 if path.is_file() and _digest(path.read_bytes()) == digest:
                     continue
@@ -208,6 +246,12 @@ class BucketStore:
         with self._reached("written"):
             blob.upload_from_string(b"{}", timeout=10, retry=None)
             blob.delete(timeout=10)
+
+
+def _step_of(short: str) -> str:
+    """The outermost folder of a file whose name is a number; "" where there is none."""
+    found = re.match(r"((?:[^/]+/)*?\d+)/", short)
+    return found[1] if found else ""
 
 
 def _passing(short: str) -> bool:

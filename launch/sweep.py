@@ -10,9 +10,11 @@ one process, `python -m launch.trial STORE NUMBER`, and does what `python -m res
 import argparse
 import contextlib
 import errno
+import functools
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -21,12 +23,14 @@ from launch.board import Board, board, one_line
 from launch.drive import Cancelled, forgive, run_trials
 from launch.executors import Executor, Local, RayExecutor
 from launch.job import Job, claim, held_job, job_of, overrides, write_spec
+from launch.pack import packs_of
 from launch.plan import Point, Sweep, plan
 from launch.store import Busy, Store, open_store
 from launch.tally import Tally
 from launch.trial import folder_of, words_of
 
 DRIVER_S = 30.0
+WAIT_S = 0.5
 TRIAL = (sys.executable, "-m", "launch.trial")
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -56,6 +60,13 @@ def parser() -> argparse.ArgumentParser:
         help="of the Ray cluster, host:port (default: one of its own, on this machine)",
     )
     add("--slots", type=int, default=0, metavar="N", help="trials at once (default: 1; with Ray what fits)")
+    add(
+        "--population",
+        type=int,
+        default=0,
+        metavar="P",
+        help="trials of one shape that train side by side in one program (default: the sweep's, else 1)",
+    )
     add("--needs", default="CPU=1", metavar="NAME=N,...", help="what a trial takes on Ray, such as TPU=4")
     add("--dry-run", action="store_true", help="print the commands of the first generation and write nothing")
     return out
@@ -98,16 +109,35 @@ def start(job: Job, asked: argparse.Namespace, trial: Sequence[str]) -> int:
     store, needs = open_store(asked.store), needs_of(asked.needs)
     if asked.slots < 0:
         raise ValueError(f"--slots {asked.slots}: must be at least 1")
+    if asked.population < 0:
+        raise ValueError(f"--population {asked.population}: must be at least 1")
     store.check()
-    try:
-        with store.lease("driver", DRIVER_S), contextlib.ExitStack() as stack:
-            claim(store, job)
-            store.write("cancel.json", {})
-            executor = executor_of(asked, [*trial, asked.store], needs)
-            stack.callback(executor.stop)
-            return int(run(store, job, executor, stack.enter_context(board())) > 0)
-    except Busy as busy:
-        raise ValueError(f"another driver works on this store: {busy}") from None
+    with contextlib.ExitStack() as stack:
+        lead(store, stack)
+        claim(store, job)
+        store.write("cancel.json", {})
+        executor = executor_of(asked, [*trial, asked.store], needs)
+        stack.callback(executor.stop)
+        most = asked.population or (job.sweep.population if isinstance(job.sweep, Sweep) else 1)
+        return int(run(store, job, executor, stack.enter_context(board()), most) > 0)
+
+
+def lead(store: Store, stack: contextlib.ExitStack) -> None:
+    """Holds the driver's lease of a store until `stack` closes. One left by a dead driver elsewhere is waited for.
+
+    ValueError when another driver lives: a process of this machine, or one that renews its lease.
+    """
+    seen: float | None = None
+    while True:
+        try:
+            return stack.enter_context(store.lease("driver", DRIVER_S))
+        except Busy as busy:
+            if busy.deadline is None or seen not in (None, busy.deadline):
+                raise ValueError(f"another driver works on this store: {busy}") from None
+            if seen is None:
+                print(f"waiting up to {DRIVER_S:.0f} s, in case it is dead: {busy}", file=sys.stderr)
+            seen = busy.deadline
+        time.sleep(WAIT_S)
 
 
 def executor_of(asked: argparse.Namespace, command: Sequence[str], needs: Mapping[str, float]) -> Executor:
@@ -117,8 +147,11 @@ def executor_of(asked: argparse.Namespace, command: Sequence[str], needs: Mappin
     return Local(command, asked.slots or 1)
 
 
-def run(store: Store, job: Job, executor: Executor, shown: Board) -> int:
-    """Runs what is not done yet, generation by generation, and writes the tables; returns how many trials failed."""
+def run(store: Store, job: Job, executor: Executor, shown: Board, most: int = 1) -> int:
+    """Runs what is not done yet, generation by generation, and writes the tables; returns how many trials failed.
+
+    At most `most` trials of one shape share a process.
+    """
     tally = Tally(job)
 
     def heard(number: int, what: str) -> None:
@@ -127,16 +160,18 @@ def run(store: Store, job: Job, executor: Executor, shown: Board) -> int:
             shown.say(f"trial {number} {what}: {tally.title(number)}  [{one_line(tally.view())}]")
         shown.show(tally.view())
 
-    for generation, numbers in enumerate(job.generations()):
+    generations = job.generations()
+    for generation, numbers in enumerate(generations):
         points = points_of(store, job, generation, tally)
         for number, point in zip(numbers, points, strict=True):
             write_spec(store, job, number, point)
             tally.take(store, number, point)
         shown.show(tally.view())
         try:
-            run_trials(store, numbers, executor, job.max_failures, heard)
+            packed = functools.partial(packs_of, job, tally.points, most=most)
+            run_trials(store, numbers, executor, job.max_failures, heard, packed)
         finally:
-            tally.write(store)
+            tally.write(store, drawn=generation + 1 == len(generations) or sys.exc_info()[0] is not None)
     shown.say(one_line(tally.view()))
     return tally.failed
 
@@ -194,7 +229,8 @@ def retry_failed(store: Store) -> int:
     """Lets every failed trial be tried again by the next driver."""
     tally = known(store)
     failed = [number for number, state in tally.states.items() if state.startswith("failed")]
-    with store.lease("driver", DRIVER_S):
+    with contextlib.ExitStack() as stack:
+        lead(store, stack)
         for number in failed:
             forgive(store, number)
     print(f"{len(failed)} trials are tried again when the sweep's own command is run")

@@ -11,7 +11,7 @@ from research.spec import Experiment, Optim, Stage, Track, named
 def config() -> Experiment:
     """One tiny network as V1 and as V2, so that it compiles once, and no link."""
     net = HandNet(32, 4, (Block(8, 8, 3, 2), Block(8, 8, 3, 1)), 8)
-    track = Track(net, (Stage("dense", 2400),))
+    track = Track(net, (Stage("dense", 240),))
     return Experiment(
         name="tiny",
         data=RenderedHands(size_px=32, test_images=16, look=Look()),
@@ -20,7 +20,7 @@ def config() -> Experiment:
         old_chip=U55_128,
         new_chip=U85_128,
         optim=Optim(batch=8),
-        save_every=100,
+        save_every=60,
         calibration_images=16,
     )
 

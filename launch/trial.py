@@ -1,7 +1,8 @@
 """One trial as one process: `python -m launch.trial STORE NUMBER` turns trials/00007/spec.json into result.json.
 
-Run it as often as you like: a trial with a result ends at once, one that was cut off goes on from its checkpoint, and
-two of the same number take turns. It dies with the process that started it, so a dead driver leaves no orphan.
+Several numbers are trials of one shape that train side by side (`launch.pack`). Run it as often as you like: a
+trial with a result ends at once, one that was cut off goes on from its checkpoint, and two of the same number take
+turns. It dies with the process that started it, so a dead driver leaves no orphan.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import importlib
+import itertools
 import json
 import os
 import re
@@ -18,7 +20,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +58,24 @@ def die_with_parent() -> None:
 
 def progress(workdir: Path) -> int:
     """Checkpoints, outcomes and measurements that a run has behind it; it grows whenever a newer one is written."""
-    steps = (path for path in workdir.glob("stages/*/*/*") if re.fullmatch(r"\d+", path.name))
-    newest: dict[Path, int] = {}
-    for step in steps:
-        newest[step.parent] = max(newest.get(step.parent, 0), int(step.name) + 1)
-    return sum(newest.values()) + len(list(workdir.glob("measured/*.json")))
+    found = itertools.chain(workdir.glob("stages/*/*/*"), workdir.glob("measured/*.json"))
+    return progress_in(path.relative_to(workdir).as_posix() for path in found)
+
+
+def progress_in(names: Iterable[str]) -> int:
+    """`progress`, by the names of what lies in the folder."""
+    newest, measured = dict[str, int](), 0
+    for name in names:
+        if found := re.match(r"(stages/[^/]+/[^/]+)/(\d+)(/|$)", name):
+            newest[found[1]] = max(newest.get(found[1], 0), int(found[2]) + 1)
+        measured += bool(re.fullmatch(r"measured/[^/]+\.json", name))
+    return sum(newest.values()) + measured
 
 
 def words_of(spec: Mapping[str, Any], workdir: Path) -> list[str]:
-    """The research.run command line of a spec.json."""
+    """The research.run command line of a spec.json: on all devices that the process sees."""
     smoke = ["--smoke"] * bool(spec.get("smoke"))
-    return [spec["config"], *spec["overrides"], "--workdir", str(workdir), "--quiet", *smoke]
+    return [spec["config"], *spec["overrides"], "--workdir", str(workdir), "--devices", "0", "--quiet", *smoke]
 
 
 def run(store: Store, number: int, work: Work = research_run) -> int:
@@ -75,38 +84,55 @@ def run(store: Store, number: int, work: Work = research_run) -> int:
     Raises ValueError for a trial without a spec, OSError when the store fails.
     """
     place = folder_of(number)
-    with _held(store, place) as done:
+    with held(store, place) as done:
         if done:
             return 0
-        spec = store.read(f"{place}/spec.json")
-        if spec is None:
-            raise ValueError(f"the store has no {place}/spec.json; was it made by launch.sweep?")
-        with _workdir(store, f"{place}/run") as workdir, _logged(workdir / LOG):
-            before = progress(workdir)
-            store.write(f"{place}/attempt.json", {"progress": before})
-            store.append_log(f"{place}/attempts.log", f"start {os.getpid()} from {before}\n")
-            code = _worked(work, words_of(spec, workdir))
-            if code == 0:
-                found = json.loads((workdir / "result.json").read_text())
-                store.push(workdir, f"{place}/run")
-                store.write(f"{place}/result.json", {"number": number, "rows": found["rows"]})
-            store.append_log(f"{place}/attempts.log", f"end {os.getpid()} code {code}\n")
+        spec = spec_of(store, number)
+        with workdir_of(store, f"{place}/run") as workdir, logged(workdir / LOG):
+            begin(store, number, workdir)
+            code = worked(lambda: work(words_of(spec, workdir)))
+            conclude(store, number, workdir, code)
     if code != 0:
         store.check()  # a full disk looks like a fault of the trial: OSError says whose it is
     return code
 
 
-def _worked(work: Work, words: Sequence[str]) -> int:
+def spec_of(store: Store, number: int) -> dict[str, Any]:
+    """What a trial is to do. ValueError for one without a spec."""
+    name = f"{folder_of(number)}/spec.json"
+    if (spec := store.read(name)) is None:
+        raise ValueError(f"the store has no {name}; was it made by launch.sweep?")
+    return spec
+
+
+def begin(store: Store, number: int, workdir: Path) -> None:
+    """Notes an attempt, and from where it goes on."""
+    before, place = progress(workdir), folder_of(number)
+    store.write(f"{place}/attempt.json", {"progress": before})
+    store.append_log(f"{place}/attempts.log", f"start {os.getpid()} from {before}\n")
+
+
+def conclude(store: Store, number: int, workdir: Path, code: int) -> None:
+    """Writes the result of a trial whose work ended with 0, last of all, and notes the end of the attempt."""
+    place = folder_of(number)
+    if code == 0:
+        found = json.loads((workdir / "result.json").read_text())
+        store.push(workdir, f"{place}/run")
+        store.write(f"{place}/result.json", {"number": number, "rows": found["rows"]})
+    store.append_log(f"{place}/attempts.log", f"end {os.getpid()} code {code}\n")
+
+
+def worked(work: Callable[[], int]) -> int:
     """The exit code of `work`. A crash goes to the trial's log and is 1, or FULL where space was lacking."""
     try:
-        return work(words)
+        return work()
     except (RuntimeError, ArithmeticError, AssertionError, AttributeError) as error:
         traceback.print_exc()
         return FULL if os.strerror(errno.ENOSPC) in str(error) else 1
 
 
 @contextlib.contextmanager
-def _held(store: Store, place: str) -> Iterator[bool]:
+def held(store: Store, place: str) -> Iterator[bool]:
     """Holds the lease of a trial, waiting while another process finishes it; yields whether it has a result."""
     while not store.read(f"{place}/result.json"):
         with contextlib.ExitStack() as stack:
@@ -121,7 +147,7 @@ def _held(store: Store, place: str) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def _workdir(store: Store, name: str) -> Iterator[Path]:
+def workdir_of(store: Store, name: str) -> Iterator[Path]:
     """The folder a trial works in: the store's own, or a scratch copy pushed with every checkpoint and at the end."""
     own = store.folder(name)
     if own is not None:
@@ -153,7 +179,7 @@ def _push_often(store: Store, workdir: Path, name: str, over: threading.Event) -
 
 
 @contextlib.contextmanager
-def _logged(path: Path) -> Iterator[None]:
+def logged(path: Path) -> Iterator[None]:
     """Everything this process, its libraries and its children print goes to the end of `path`."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -175,10 +201,13 @@ def main(arguments: Sequence[str] | None = None, work: Work = research_run) -> i
     die_with_parent()
     parser = argparse.ArgumentParser(prog="python -m launch.trial", description=__doc__)
     parser.add_argument("store", help="the sweep's store: a folder or gs://bucket/prefix")
-    parser.add_argument("number", type=int)
+    parser.add_argument("number", type=int, nargs="+", help="several train side by side")
     asked = parser.parse_args(arguments)
     try:
-        return run(open_store(asked.store), asked.number, work)
+        store = open_store(asked.store)
+        if len(asked.number) > 1:
+            return int(importlib.import_module("launch.pack").run(store, asked.number))
+        return run(store, asked.number[0], work)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -9,7 +9,7 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,12 +17,13 @@ from types import FrameType
 import jax
 
 from research.door import find_arm, load
-from research.report.job import reproduce
+from research.report.job import reproduce, reproduce_together
 from research.report.judge import judge
 from research.train.hosts import is_first, several
 from research.train.progress import Reporter
 from research.train.runtime import prepare_runtime
 from research.train.signals import interrupt, noting
+from research.train.together import Trial
 
 INTERRUPTED, TERMINATED, FAILED = 130, 143, 1
 
@@ -82,9 +83,20 @@ class _Raw(argparse.RawDescriptionHelpFormatter):
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code: 0, 1 (one line says why), 2 (usage), 130 or 143 (interrupted)."""
     args = parser().parse_intermixed_args(argv)
+    return _ended(lambda: _run(args))
+
+
+def main_together(lines: Sequence[list[str]]) -> int:
+    """Several command lines of one shape in this process, side by side; each may say CONFIG, overrides, --smoke and
+    --workdir. The exit code of `main`."""
+    asked = [parser().parse_intermixed_args(line) for line in lines]
+    return _ended(lambda: _run_together(asked))
+
+
+def _ended(run: Callable[[], int]) -> int:
     try:
         with _interrupts():
-            return _run(args)
+            return run()
     except (ValueError, KeyError, TypeError, OSError, ModuleNotFoundError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
@@ -138,6 +150,14 @@ def _run(args: argparse.Namespace) -> int:
         model=args.model,
         reporter=Reporter(args.quiet or not is_first()),
     )
+    return 0
+
+
+def _run_together(asked: Sequence[argparse.Namespace]) -> int:
+    prepare_runtime()
+    trials = [Trial(load(args.config, *args.overrides, smoke=args.smoke), args.workdir) for args in asked]
+    overrides = [tuple(args.overrides) for args in asked]
+    reproduce_together(trials, overrides=overrides, devices=0, reporter=Reporter(asked[0].quiet))
     return 0
 
 

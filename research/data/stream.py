@@ -18,7 +18,7 @@ import numpy as np
 from research.data import recorded, taught
 from research.data.recorded import RecordedHands, held_out
 from research.data.rendered_hands import prepare_test_set, read_test_set
-from research.data.synthetic import batch_at, examples_at
+from research.data.synthetic import RenderedHands, batch_at, examples_at
 from research.data.taught import TaughtHands
 
 Stream = Callable[[int, int], dict[str, jax.Array]]
@@ -53,6 +53,11 @@ def held_out_set(data: Any, seed: int, folder: str | Path) -> tuple[np.ndarray, 
     return read_test_set(
         prepare_test_set(data.hands if isinstance(data, TaughtHands) else data, seed, folder)
     )
+
+
+def drawn(data: Any) -> bool:
+    """Whether a stream is drawn by a pure function, which can run inside a compiled step: renders, and no others."""
+    return isinstance(data, RenderedHands)
 
 
 def untaught(data: Any) -> Any:

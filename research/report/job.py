@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from research.train.ledger import check_experiment
 from research.train.measure import measure, price_network
 from research.train.mesh import check_batch, data_mesh
 from research.train.progress import Reporter
+from research.train.together import Trial, check_alike, fit_together
 
 Images = tuple[np.ndarray, np.ndarray]
 NEEDS = {"ethosu": "npu", "ai_edge_litert": "npu", "matplotlib": "report", "jinja2": "report"}
@@ -82,6 +84,34 @@ def reproduce(
         f"report: {workdir / 'report.html'}   table: {workdir / 'table.md'}   networks: {workdir / 'exports'}"
     )
     return result
+
+
+def reproduce_together(
+    trials: Sequence[Trial],
+    *,
+    overrides: Sequence[tuple[str, ...]],
+    devices: int = 1,
+    reporter: Reporter | None = None,
+) -> None:
+    """`reproduce` of several experiments of one shape in one process, their networks trained side by side.
+
+    Each ends with what `reproduce` alone would leave in its workdir. Errors as `reproduce`, and ValueError for
+    experiments that differ in more than seeds and floats.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    check_alike([trial.exp for trial in trials])
+    check_packages()
+    for trial in trials:
+        check_experiment(trial.exp)
+        check_links(trial.exp)
+    with ExitStack() as stack:
+        for trial, words in zip(trials, overrides, strict=True):
+            stack.enter_context(record.locked(trial.workdir))
+            record.claim(trial.workdir, trial.exp, words)
+        for arm in all_arms(trials[0].exp):
+            fit_together(trials, arm, devices=devices, reporter=reporter)
+    for trial, words in zip(trials, overrides, strict=True):
+        reproduce(trial.exp, trial.workdir, overrides=words, reporter=reporter)
 
 
 def _measured(

@@ -24,6 +24,9 @@ Draw = Callable[[jax.Array | int, jax.Array | int], Batch]
 Advance = Callable[[Hyper, Tree, TrainState, jax.Array | int], tuple[TrainState, dict[str, jax.Array]]]
 """`(hyper, frozen, state, first) -> (state K steps on, every term [K])`; `first` is the stage's first stream step."""
 
+STEPS = 25
+"""How many steps one dispatch holds on an accelerator (the loop looks at its losses as often)."""
+
 _batch = jax.jit(batch_at, static_argnames=("spec", "batch"))
 
 

@@ -77,10 +77,11 @@ def fit(
 
 def finished(exp: Experiment, arm: Arm, workdir: Path) -> bool:
     """Whether the last stage of an arm has its outcome on disk."""
-    return _has_outcome(exp, arm, len(exp.tracks[arm.track].stages) - 1, workdir)
+    return has_outcome(exp, arm, len(exp.tracks[arm.track].stages) - 1, workdir)
 
 
-def _has_outcome(exp: Experiment, arm: Arm, index: int, workdir: Path) -> bool:
+def has_outcome(exp: Experiment, arm: Arm, index: int, workdir: Path) -> bool:
+    """Whether a stage of an arm has its outcome on disk."""
     folder = workdir / "stages" / stage_key(exp, arm, index) / "outcome"
     return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
 
@@ -100,13 +101,23 @@ def check_links(exp: Experiment) -> None:
                 link.check(setting)
 
 
-def _stage(
+class Part(NamedTuple):
+    """A stage of an arm, ready to train: what is compiled, its numbers, where it starts, its teacher's weights, where
+    it lands, and its first step in the stream."""
+
+    program: Program
+    hyper: Hyper
+    start: tuple[Tree, Tree]
+    frozen: Tree
+    folder: Path
+    first: int
+
+
+def part_of(
     exp: Experiment, arm: Arm, index: int, before: Outcome, workdir: Path, mesh: Mesh, reporter: Reporter
-) -> Outcome:
+) -> Part:
+    """A stage after the outcome of the one before it; its teacher is trained first where it is not yet."""
     track, links = exp.tracks[arm.track], stage_links(exp, arm, index)
-    stage = track.stages[index]
-    key = stage_key(exp, arm, index)
-    folder = workdir / "stages" / key
     taught = any(link.taught for _, link in links.items)
     size, groups = mesh.size, dict(mesh.shape).get("model", 1)
     teacher = (
@@ -115,36 +126,51 @@ def _stage(
         else None
     )
     taught_by = teacher.net if teacher else None
-    program, hyper = program_of(before.net, links, exp.optim, exp.new_chip, taught_by, stage, exp.seed)
+    program, hyper = program_of(
+        before.net, links, exp.optim, exp.new_chip, taught_by, track.stages[index], exp.seed
+    )
     frozen = {"params": teacher.params, "norm_stats": teacher.norm_stats} if teacher else {}
-    with reporter.bar(key, stage.steps) as bar:
+    folder, first = workdir / "stages" / stage_key(exp, arm, index), sum(s.steps for s in track.stages[:index])
+    return Part(program, hyper, (before.raw, before.norm_stats), frozen, folder, first)
+
+
+def _stage(
+    exp: Experiment, arm: Arm, index: int, before: Outcome, workdir: Path, mesh: Mesh, reporter: Reporter
+) -> Outcome:
+    part = part_of(exp, arm, index, before, workdir, mesh, reporter)
+    with reporter.bar(part.folder.name, part.hyper.steps) as bar:
         trained = run_stage(
-            program,
-            hyper,
-            (before.raw, before.norm_stats),
-            frozen,
+            part.program,
+            part.hyper,
+            part.start,
+            part.frozen,
             data=exp.data,
             batch=exp.optim.batch,
-            first=sum(s.steps for s in track.stages[:index]),
-            folder=folder,
+            first=part.first,
+            folder=part.folder,
             save_every=exp.save_every,
             mesh=mesh,
             bar=bar,
         )
     state = whole(trained)
+    return by_first(lambda: conclude(exp, arm, index, part, before, state))
 
-    def conclude() -> Outcome:
-        ledger = (*before.ledger, stage_entry(stage, links.names))
-        after = Outcome(before.net, state.params, effective(program, hyper, state), state.norm_stats, ledger)
-        for name in stage.settle:
-            if name in links.names:
-                after = _settle(exp, name, program, hyper, state, after)
-        if not finite((after.raw, after.norm_stats)):
-            raise ValueError(f"stage {key}: the trained weights are not finite")
-        _write(after, folder / "outcome")
-        return after._replace(**whole(_arrays(after)))
 
-    return by_first(conclude)
+def conclude(
+    exp: Experiment, arm: Arm, index: int, part: Part, before: Outcome, state: TrainState
+) -> Outcome:
+    """The outcome of a trained stage, its rewrites applied, written to disk. ValueError where it is not finite."""
+    stage, links = exp.tracks[arm.track].stages[index], stage_links(exp, arm, index)
+    ledger = (*before.ledger, stage_entry(stage, links.names))
+    params = effective(part.program, part.hyper, state)
+    after = Outcome(before.net, state.params, params, state.norm_stats, ledger)
+    for name in stage.settle:
+        if name in links.names:
+            after = _settle(exp, name, part.program, part.hyper, state, after)
+    if not finite((after.raw, after.norm_stats)):
+        raise ValueError(f"stage {part.folder.name}: the trained weights are not finite")
+    _write(after, part.folder / "outcome")
+    return after._replace(**whole(_arrays(after)))
 
 
 def _write(outcome: Outcome, folder: Path) -> None:
@@ -165,7 +191,7 @@ def _read(
     exp: Experiment, arm: Arm, index: int, workdir: Path, sharding: NamedSharding, reporter: Reporter
 ) -> Outcome | None:
     """The outcome of a stage in the shapes its ledger rebuilds; None where unfinished, or damaged and moved aside."""
-    if not _has_outcome(exp, arm, index, workdir):
+    if not has_outcome(exp, arm, index, workdir):
         return None
     store = checkpoint.open_manager(workdir / "stages" / stage_key(exp, arm, index) / "outcome", keep=1)
     try:

@@ -10,9 +10,10 @@ import pytest
 
 from launch.ahead import Packing, Piece, estimate, lowered, pieces
 from launch.chips import CHIPS
+from research.door import load
 from research.train.arms import all_arms, stage_key
 from research.train.mesh import data_mesh
-from tests.smoke import smoke
+from tests.smoke import ROOT, smoke
 
 EXP = smoke()
 CHIP = CHIPS["v5e"]
@@ -51,6 +52,18 @@ def test_trials_are_lowered_side_by_side() -> None:
     program = lowered(dense(), EXP.data, BATCH, data_mesh(2), Packing(2, 4, one_seed=True))
     assert program.out_info[1]["loss"].shape == (4, 2)
     assert {leaf.shape[0] for leaf in jax.tree.leaves(program.out_info[0])} == {4}
+
+
+def test_images_that_the_host_looks_up_are_arguments_of_one_step() -> None:
+    exp = load(ROOT / "configs" / "teacher_mediapipe.py", smoke=True)
+    taught = next(piece for piece in pieces(exp) if "teacher" in piece.stages[0])
+    program = lowered(taught, exp.data, exp.optim.batch, data_mesh(2), Packing())
+    images = program.in_avals[0][3]
+    assert images["image"].shape == (8, 32, 32)
+    assert {name for name in images if name.startswith("taught/")} >= {"taught/keypoints"}
+    assert program.out_info[1]["loss"].shape == ()
+    with pytest.raises(ValueError, match="looked up on the host"):
+        lowered(taught, exp.data, exp.optim.batch, data_mesh(2), Packing(trials=2))
 
 
 def test_what_does_not_split_is_refused() -> None:

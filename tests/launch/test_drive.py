@@ -1,11 +1,12 @@
 """Whose fault an end was, how often it may happen, and what the next driver is told of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from launch import drive
+from launch.executors import Pack
 from launch.store import Store, open_store
 from launch.trial import FULL
 
@@ -19,21 +20,21 @@ class Scripted:
         self.store, self.slots, self.running, self.submitted = store, slots, [], []
         self.codes = {int(name[1:]): list(script) for name, script in codes.items()}
 
-    def submit(self, number: int) -> None:
+    def submit(self, pack: Pack) -> None:
         assert len(self.running) < self.slots
-        self.submitted.append(number)
-        self.running.append(number)
+        self.submitted.append(pack)
+        self.running.append(pack)
 
-    def wait(self, timeout_s: float) -> tuple[int, int] | None:
-        number = self.running.pop()
-        script = self.codes.get(number, [0])
-        code = script.pop(0) if len(script) > 1 else script[0]
-        if code == 0:
+    def wait(self, timeout_s: float) -> tuple[Pack, int] | None:
+        pack = self.running.pop()
+        scripts = [self.codes.get(number, [0]) for number in pack]
+        code = next(filter(None, (script.pop(0) if len(script) > 1 else script[0] for script in scripts)), 0)
+        for number in pack if code == 0 else ():
             self.store.write(f"trials/{number:05d}/result.json", {"number": number, "rows": [{}]})
-        return number, code
+        return pack, code
 
-    def drop(self, number: int) -> None:
-        self.running.remove(number)
+    def drop(self, pack: Pack) -> None:
+        self.running.remove(pack)
 
     def stop(self) -> None:
         self.running.clear()
@@ -44,17 +45,22 @@ def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "store"))
 
 
-def driven(store: Store, executor: Scripted, max_failures: int = 3) -> list[tuple[int, str]]:
+def driven(
+    store: Store,
+    executor: Scripted,
+    max_failures: int = 3,
+    packed: Callable[[Sequence[int]], list[Pack]] = drive.alone,
+) -> list[tuple[int, str]]:
     """What was heard, but for the starts."""
     news: list[tuple[int, str]] = []
-    drive.run_trials(store, NUMBERS, executor, max_failures, lambda *what: news.append(what))
+    drive.run_trials(store, NUMBERS, executor, max_failures, lambda *what: news.append(what), packed)
     return [(number, what) for number, what in news if what != "started"]
 
 
 def test_every_trial_is_run_once(store: Store) -> None:
     executor = Scripted(store)
     assert sorted(driven(store, executor)) == [(n, "done") for n in NUMBERS]
-    assert sorted(executor.submitted) == [0, 1, 2]
+    assert sorted(executor.submitted) == [(0,), (1,), (2,)]
     assert driven(store, Scripted(store)) == []
 
 
@@ -105,12 +111,32 @@ def test_forgiven_trials_are_tried_again(store: Store) -> None:
     assert driven(store, Scripted(store, t1=[3, 0])) == [(1, "retry (3)"), (1, "done")]
 
 
+def together(numbers: Sequence[int]) -> list[Pack]:
+    return [tuple(numbers)] if numbers else []
+
+
+def test_a_pack_is_one_process_and_a_lost_machine_runs_it_again(store: Store) -> None:
+    executor = Scripted(store, t1=[-9, 0])
+    news = driven(store, executor, packed=together)
+    assert executor.submitted == [NUMBERS, NUMBERS]
+    assert news == [(n, "retry (-9)") for n in NUMBERS] + [(n, "done") for n in NUMBERS]
+
+
+def test_a_pack_that_fails_is_taken_apart_and_only_the_guilty_pays(store: Store) -> None:
+    executor = Scripted(store, slots=1, t1=[3])
+    news = driven(store, executor, packed=together)
+    assert executor.submitted == [NUMBERS, (0,), (1,), (1,), (1,), (2,)]
+    assert news[:3] == [(n, "retry (3)") for n in NUMBERS]
+    assert {(0, "done"), (1, "failed (3)"), (2, "done")} <= set(news[3:])
+    assert store.read("trials/00000/failures.json") is None
+
+
 def test_a_result_whose_news_were_lost_counts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drive, "LOOK_S", 0.0)
 
     class Silent(Scripted):
-        def wait(self, timeout_s: float) -> tuple[int, int] | None:
-            for number in self.running:
+        def wait(self, timeout_s: float) -> tuple[Pack, int] | None:
+            for (number,) in self.running:
                 self.store.write(f"trials/{number:05d}/result.json", {"number": number, "rows": [{}]})
 
     assert sorted(driven(store, Silent(store))) == [(n, "done") for n in NUMBERS]

@@ -27,8 +27,8 @@ DRIVER = """
 import sys, time
 from launch.executors import Local
 executor = Local([sys.executable, "-m", "launch.trial", sys.argv[1]])
-executor.submit(0)
-print(executor._running[0].pid, flush=True)
+executor.submit((0,))
+print(executor._running[0,].pid, flush=True)
 time.sleep(60)
 """
 
@@ -61,21 +61,21 @@ def test_exit_codes_are_blamed_on_machine_or_trial(code: int, blames_machine: bo
 def test_each_trial_ends_with_its_own_code() -> None:
     executor = Local(python("import sys; sys.exit(int(sys.argv[1]))"), slots=2)
     for number in (3, 5):
-        executor.submit(number)
+        executor.submit((number,))
     ends = [executor.wait(PATIENCE_S), executor.wait(PATIENCE_S)]
-    assert sorted(filter(None, ends)) == [(3, 3), (5, 5)]
+    assert sorted(filter(None, ends)) == [((3,), 3), ((5,), 5)]
     assert executor.wait(0.0) is None
 
 
 def test_a_killed_trial_ends_below_zero() -> None:
     executor = Local(python("import os; os.kill(os.getpid(), 9)"))
-    executor.submit(1)
-    assert executor.wait(PATIENCE_S) == (1, -signal.SIGKILL)
+    executor.submit((1,))
+    assert executor.wait(PATIENCE_S) == ((1,), -signal.SIGKILL)
 
 
 def test_stop_lets_trials_save_first(tmp_path: Path) -> None:
     executor = Local(python(SAVES.replace("sys.argv[1]", f"{str(tmp_path)!r} + '/' + sys.argv[1]")))
-    executor.submit(4)
+    executor.submit((4,))
     until((tmp_path / "4.ready").exists)
     executor.stop()
     assert (tmp_path / "4.saved").exists()
@@ -84,9 +84,9 @@ def test_stop_lets_trials_save_first(tmp_path: Path) -> None:
 
 def test_drop_ends_one_trial_and_tells_nothing(tmp_path: Path) -> None:
     executor = Local(python("import time; time.sleep(60)"), slots=1)
-    executor.submit(0)
-    executor.drop(0)
-    executor.drop(7)
+    executor.submit((0,))
+    executor.drop((0,))
+    executor.drop((7,))
     assert executor.wait(0.0) is None
 
 
@@ -118,11 +118,12 @@ def test_no_trial_outlives_a_killed_driver(tmp_path: Path) -> None:
 
 
 def test_the_body_of_a_task_says_the_code_of_its_trial(tmp_path: Path) -> None:
-    assert on_node(["any-python", "-c", "import sys; sys.exit(int(sys.argv[1]))"], 7, str(tmp_path)) == 7
+    program = "import sys; sys.exit(int(sys.argv[1]) + int(sys.argv[2]))"
+    assert on_node(["any-python", "-c", program], (3, 4), str(tmp_path)) == 7
 
 
 def test_a_trial_hears_no_ctrl_c_of_the_terminal() -> None:
-    process = start(python("import time; time.sleep(60)"), 0)
+    process = start(python("import time; time.sleep(60)"), (0,))
     assert os.getsid(process.pid) == process.pid
     end([process])
     assert process.returncode == -signal.SIGTERM

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.store import Busy, LocalStore, decode, encode, open_store
+from launch.store import Busy, LocalStore, decode, encode, life, open_store, still_alive
 
 HOLD = """
 import sys, time
@@ -101,6 +101,21 @@ def test_a_lease_dies_with_its_process(tmp_path: Path) -> None:
         other.wait()
     with LocalStore(str(tmp_path)).lease("driver.lock", 60):
         pass
+
+
+def test_a_life_is_known_by_more_than_its_number() -> None:
+    assert still_alive(life()) is True
+    assert life(2**22 + 1) == ""
+    boot, space, number, start = life().split("/")
+    assert still_alive(f"{boot}/{space}/{number}/{int(start) - 1}") is False  # its number was another's before
+    assert still_alive(f"elsewhere/{space}/{number}/{start}") is None
+    assert still_alive("") is None
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
+        known = life(other.pid)
+        assert still_alive(known) is True
+        other.kill()
+        other.wait()
+        assert still_alive(known) is False
 
 
 def full_disk(root: str, told: "multiprocessing.connection.Connection") -> None:

@@ -65,6 +65,67 @@ def test_folders_are_mirrored(url: str, tmp_path: Path) -> None:
     assert found == {"steps/1": b"\x00\x01", "new": b"new"}
 
 
+def test_a_checkpoint_whose_copy_was_cut_off_is_not_there(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, here = open_store(url), tmp_path / "here"
+
+    def write(step: int, text: str) -> None:
+        for name in ("a", "d/b", "d/c"):
+            path = here / "steps" / str(step) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{text} {name}")
+
+    def pulled(to: str) -> list[str]:
+        store.pull("run", tmp_path / to)
+        return sorted(p.relative_to(tmp_path / to).as_posix() for p in (tmp_path / to).rglob("*") if p.is_file())
+
+    def cut_off_after(count: int) -> None:
+        real = store._bucket.blob
+
+        def blob(name: str) -> Any:
+            nonlocal count
+            count -= 1
+            if count < 0:
+                raise OSError("cut off")
+            return real(name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store._bucket, "blob", blob)
+            with pytest.raises(OSError, match="cut off"):
+                store.push(here, "run")
+
+    whole = [f"steps/1/{name}" for name in ("a", "d/b", "d/c")]
+    write(1, "one")
+    cut_off_after(2)
+    assert pulled("0") == []
+    store.push(here, "run")
+    write(2, "two")
+    cut_off_after(2)
+    assert pulled("1") == whole
+    write(1, "again")
+    cut_off_after(3)  # the mark, and two of three files
+    assert pulled("2") == []
+    store.push(here, "run")
+    assert len(pulled("3")) == 6
+    assert (tmp_path / "3" / "steps/1/d/c").read_text() == "again d/c"
+    assert (tmp_path / "3" / "steps/2/d/c").read_text() == "two d/c"
+
+
+def test_a_dead_process_of_this_machine_is_not_waited_for(url: str) -> None:
+    words = [sys.executable, "-c", HOLD.replace("2.0", "60.0"), url]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(Busy) as busy:
+            open_store(url).lease("driver.lock", 60.0).__enter__()
+        assert busy.value.deadline is None
+        other.kill()
+        other.wait()
+    with open_store(url).lease("driver.lock", 60.0):
+        pass
+
+
 def test_a_lease_is_held_by_one_kept_alive_and_given_back(url: str) -> None:
     store = open_store(url)
     with store.lease("driver.lock", 1.0):

@@ -1,15 +1,17 @@
 """The sweep's command line from end to end, with a small program in the place of a trial."""
 
+import contextlib
 import csv
 import json
 import signal
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from launch import sweep
-from launch.store import open_store
+from launch.store import Busy, LocalStore, open_store
 
 CONFIG = '''"""A config."""
 from launch.plan import Float, Int, Sweep
@@ -248,6 +250,32 @@ def test_a_store_has_one_driver(config: str, store: Path, capsys: pytest.Capture
         assert run(config, "--store", store) == 2
     assert "another driver" in one_line(capsys)
     assert not runs(store)
+
+
+def test_a_lease_that_is_not_renewed_is_waited_for_and_one_that_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweep, "WAIT_S", 0.0)
+
+    class Elsewhere(LocalStore):
+        """Its lease is held by another machine until as many looks were taken as there are deadlines."""
+
+        deadlines: ClassVar[list[float | None]] = []
+
+        def lease(self, name: str, ttl_s: float) -> contextlib.AbstractContextManager[None]:
+            if self.deadlines:
+                raise Busy("held by process 1 on elsewhere", self.deadlines.pop(0))
+            return super().lease(name, ttl_s)
+
+    store = Elsewhere(str(tmp_path))
+    store.deadlines[:] = [50.0] * 5
+    with contextlib.ExitStack() as stack:
+        sweep.lead(store, stack)
+    assert capsys.readouterr().err == "waiting up to 30 s, in case it is dead: held by process 1 on elsewhere\n"
+    for deadlines in ([None], [50.0, 50.0, 57.5]):
+        store.deadlines[:] = deadlines
+        with contextlib.ExitStack() as stack, pytest.raises(ValueError, match="another driver works"):
+            sweep.lead(store, stack)
 
 
 # The other words

@@ -46,7 +46,7 @@ def test_a_spec_becomes_a_result(store: Store, tmp_path: Path) -> None:
     assert trial.run(store, 3, works) == 0
     result = store.read(f"{PLACE}/result.json")
     workdir = str(tmp_path / "store" / PLACE / "run")
-    words = ["x.py", "seed=1", "optim.lr=0.01", "--workdir", workdir, "--quiet", "--smoke"]
+    words = ["x.py", "seed=1", "optim.lr=0.01", "--workdir", workdir, "--devices", "0", "--quiet", "--smoke"]
     assert result == {"number": 3, "rows": [{"ms": 1.0, "words": words}]}
     assert (Path(workdir) / trial.LOG).read_text() == "working\n"
 

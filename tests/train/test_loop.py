@@ -26,7 +26,9 @@ STEPS = 9
 Damage = Callable[[int, dict[str, jax.Array]], dict[str, jax.Array]]
 
 
-def train(folder: Path, steps: int = STEPS, save_every: int = 4, exp: Experiment = EXP) -> TrainState:
+def train(
+    folder: Path, steps: int = STEPS, save_every: int = 4, exp: Experiment = EXP, scan: bool | None = None
+) -> TrainState:
     """The baseline's stage with a checkpoint every few steps."""
     stage = Stage("dense", steps)
     net = exp.tracks["v1"].net
@@ -35,6 +37,7 @@ def train(folder: Path, steps: int = STEPS, save_every: int = 4, exp: Experiment
     return run_stage(
         program, hyper, start, {}, data=exp.data, batch=exp.optim.batch, first=0, folder=folder,
         save_every=save_every, mesh=data_mesh(1), bar=Bar(Reporter(quiet=True), "dense", steps, 0, None),
+        scan=scan,
     )  # fmt: skip
 
 
@@ -140,6 +143,22 @@ def test_from_a_damaged_checkpoint_it_goes_back_to_the_last_good_one(
     assert same_bits(train(tmp_path), unbroken[0])
     assert (tmp_path / "steps" / "damaged-8-0").exists()
     assert rows(tmp_path) == unbroken[1]
+
+
+def test_many_steps_a_dispatch_are_the_steps_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbroken: tuple[TrainState, list]
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(loop, "STEPS", 4)
+    damage_stream(monkeypatch, lambda step, batch: asked.append(step) or batch)
+    state = train(tmp_path, scan=True)
+    assert asked == [8]  # two dispatches of four, and what is left alone
+    assert saved_steps(tmp_path) == [4, 8]
+    assert state.step == STEPS
+    assert [row["step"] for row in rows(tmp_path)] == [4, 8, 9]
+    assert [row["loss"] for row in rows(tmp_path)] == pytest.approx(
+        [row["loss"] for row in unbroken[1]], abs=1e-5
+    )
 
 
 def test_rows_are_means_of_every_step(tmp_path: Path, unbroken: tuple[TrainState, list]) -> None:
