@@ -79,7 +79,8 @@ class Unit(nn.Module):
         else:
             bias = self.param("bias", nn.initializers.zeros, (self.out,))
             x = x + bias.astype(x.dtype)[None, None, None, :]
-        x = jnp.clip(x, 0.0, 6.0) if self.act else x
+        if self.act:
+            x = fm.relu6(x) if self.formulation == fm.SHIFTED else jnp.clip(x, 0.0, 6.0)
         return Site("/".join(self.path))(x)
 
 

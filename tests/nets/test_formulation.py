@@ -61,6 +61,34 @@ def test_values_and_gradients_agree_in_every_formulation(
         assert float(jnp.abs(mine).max()) > 0.1
 
 
+@pytest.mark.parametrize("shape", [(4, 8, 8, 5), (3, 7, 5, 4), (2, 6, 6, 3)])
+def test_a_norm_and_its_relu6_agree_in_every_formulation(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(shape[0])
+    made = rng.normal(1, 2, shape), rng.normal(1, 0.3, shape[3:]), rng.normal(0, 1, shape[3:])
+    arguments = tuple(jnp.asarray(value, jnp.float32) for value in made)
+    pull = jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    def both(formulation: str, act: Callable) -> list[jax.Array]:
+        def scalar(*arguments: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+            y, mean, var = fm.norm_by_batch(*arguments, 1e-5, formulation)
+            return jnp.sum(pull * act(y)), (act(y), mean, var)
+
+        return jax.tree.leaves(jax.jit(jax.grad(scalar, (0, 1, 2), has_aux=True))(*arguments))
+
+    canonical = both(fm.CANONICAL, lambda y: jnp.clip(y, 0.0, 6.0))
+    for mine, its in zip(canonical, both(fm.SHIFTED, fm.relu6), strict=True):
+        np.testing.assert_allclose(mine, its, rtol=1e-5, atol=3e-5)
+
+
+def test_relu6_has_the_gradient_of_clip_corners_included() -> None:
+    x, pull = jnp.asarray([-1.0, 0.0, 0.5, 3.0, 6.0, 7.0]), jnp.arange(1.0, 7.0)
+    mine, its = (
+        jax.grad(lambda x, act=act: jnp.sum(pull * act(x)))(x)
+        for act in (fm.relu6, lambda x: jnp.clip(x, 0.0, 6.0))
+    )
+    np.testing.assert_array_equal(mine, its)
+
+
 def test_the_shifted_formulation_has_no_grouped_convolution() -> None:
     def primitives(formulation: str, kind: Callable, size: int) -> set[str]:
         x, kernel = arrays(kind, size, (6, 6))
