@@ -19,7 +19,7 @@ from research.data.backdrop import (
     sample_backdrop,
     sample_leaves,
 )
-from research.data.raster import Raster, hand_plan, rasterise
+from research.data.raster import Raster, rasterise
 from research.data.sensor import SENSOR_NUMBERS, Sensor, margin_px, sample_sensor
 from research.data.shade import (
     LIGHT_NUMBERS,
@@ -171,7 +171,12 @@ def hand_raster(scene: Scene, size_px: int, margin: int) -> Raster:
     triangles = jnp.where(scene.left, held.triangles[:, ::-1], held.triangles)
     at = jnp.concatenate([seen, jnp.maximum(points[:, 2:], 40.0)], axis=1)
     wide = (size_px + 2 * margin) * _FINE
-    return rasterise(at, triangles, 0.6 * grey, wide, hand_plan(wide))
+    return jax.lax.cond(
+        scene.size > 0,  # always: a branch's operands are stored, and not computed again for every corner
+        lambda *words: rasterise(*words, wide),
+        lambda *words: Raster(jnp.zeros((wide, wide)), jnp.zeros((wide, wide))),
+        at, triangles, 0.6 * grey,
+    )  # fmt: skip
 
 
 def draw(scene: Scene, size_px: int) -> jax.Array:

@@ -102,15 +102,21 @@ def shade(
     albedo = skin.skin * jnp.concatenate([albedo, jnp.ones(arm)])
     albedo = albedo + cloth * (skin.cloth - albedo)
 
-    away = balls_mm[None] - points_mm[:, None]  # [V,B,3]
+    middle = jnp.mean(balls_mm, axis=0)  # small numbers: differences of squares stay exact
+    at, balls = points_mm - middle, balls_mm - middle
     radius = jnp.asarray(held.ball_mm)[None] * size
     other = jnp.asarray(np.concatenate([~held.near, np.zeros((arm, held.near.shape[1]), bool)]))
-    distance2 = jnp.sum(away * away, -1)
-    rise = jnp.sum(away * normals[:, None], -1)
+
+    def dot(a: jax.Array) -> jax.Array:
+        return jnp.matmul(a, balls.T, precision="highest")
+
+    distance2 = jnp.sum(at * at, 1)[:, None] + jnp.sum(balls * balls, 1)[None] - 2 * dot(at)
+    distance2 = jnp.maximum(distance2, 1.0)
+    rise = dot(normals) - jnp.sum(at * normals, axis=1)[:, None]
     hidden = jnp.maximum(rise, 0.0) * radius * radius * jax.lax.rsqrt(distance2) / distance2
     hidden = jnp.sum(jnp.where(other, jnp.minimum(hidden, 0.5), 0.0), axis=1)
     open_ = jnp.exp(-1.3 * hidden)
-    towards = jnp.sum(away * light.ways[0], -1)
+    towards = jnp.sum(balls * light.ways[0], axis=1)[None] - jnp.sum(at * light.ways[0], axis=1)[:, None]
     beside = jnp.sqrt(jnp.maximum(distance2 - towards * towards, 0.0))
     dark = jnp.clip((1.25 * radius - beside) / (0.6 * radius), 0.0, 1.0) * (towards > 0.4 * radius)
     lit = 1 - light.shadow * jnp.max(jnp.where(other, dark, 0.0), axis=1)

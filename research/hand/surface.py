@@ -6,6 +6,7 @@ The forearm is a tube of rings that starts inside the rig's wrist; a sleeve is t
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -83,7 +84,7 @@ def surface() -> Surface:
     for f in range(5):
         size = (10.5, 9.2, 9.4, 8.8, 7.6)[f]
         chain = [1 + 4 * f + k for k in range(4)]
-        pairs = [(a, a) for a in chain] + list(zip(chain[:-1], chain[1:], strict=True))
+        pairs = [(chain[1], chain[1]), (chain[3], chain[3]), *itertools.pairwise(chain)]
         balls += pairs
         radii += [size * (0.85 if a == chain[-1] else 1.0) for a, _ in pairs]
     balls += [(0, 5), (0, 9), (0, 13), (0, 17)]
