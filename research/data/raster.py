@@ -1,30 +1,32 @@
 """A z-buffer for small meshes of small triangles, all in fixed shapes: what brightness a pixel sees, and how far.
 
-Triangles are sorted by width, and every triangle tests the pixels of a box, as wide as its rank in a usual hand asks for. Nearness
-and brightness at a pixel are packed into one integer, so that one scatter-maximum decides both and nothing is looked up
-again. Inside a triangle everything is linear in the picture's plane: edges, 1/z and brightness; a test divides nothing.
+Triangles are sorted by width, and every triangle tests the pixels of a box, as wide as its rank in a usual hand asks
+for. Nearness and brightness at a pixel are packed into one integer, so that one scatter-maximum decides both and nothing
+is looked up again. Inside a triangle everything is linear in the picture's plane: edges, 1/z and brightness; a test divides nothing.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+Tree = Any
 _GREY_BITS = 12
 _GREYS = 2**_GREY_BITS - 1
 _LEVELS = 2 ** (31 - _GREY_BITS) - 1
 _RANKS = (8, 32, 64, 128, 256, 512, 1024, 1408)
 _BOXES = (0.18, 0.13, 0.085, 0.065, 0.058, 0.05, 0.044, 0.03, 0.02)
-"""Boxes of the widest 8 triangles, the next 24 ..., in pictures: a usual hand's; wider triangles take several passes."""
+"""Boxes of the widest 8 triangles, the next 24 ..., in pictures: a usual hand's; wider ones take several passes."""
 _NUMBER_BITS = 16
 MOST_TRIANGLES: int = 2**_NUMBER_BITS - 1
 
 
 class Raster(NamedTuple):
-    """What each pixel sees: `depth [S,S]` in the unit of z (infinite: nothing) and `grey [S,S]` in 0..1 (0: nothing)."""
+    """What each pixel sees: `depth [S,S]` in the unit of z (infinite: nothing), `grey [S,S]` in 0..1 (0: nothing)."""
 
     depth: jax.Array
     grey: jax.Array
@@ -73,8 +75,7 @@ def rasterise(points: jax.Array, triangles: jax.Array, grey: jax.Array, size_px:
                 buffer = _drawn(buffer, planes[:, start:stop], span[start], size_px, box_px)
         return buffer
 
-    nothing = lambda planes, span: jnp.zeros(size_px * size_px + count, jnp.int32)  # noqa: E731
-    buffer = jax.lax.cond(span[0] > 0, everything, nothing, planes, span)
+    buffer = apart(everything, planes, span)
     buffer = buffer[: size_px * size_px].reshape(size_px, size_px)
     hit = buffer > 0
     depth = 1.0 / (far + (buffer >> _GREY_BITS).astype(jnp.float32) / scale)
@@ -82,20 +83,32 @@ def rasterise(points: jax.Array, triangles: jax.Array, grey: jax.Array, size_px:
     return Raster(jnp.where(hit, depth, jnp.inf), jnp.where(hit, shade, 0.0))
 
 
+def apart(f: Callable[..., Tree], *operands: Tree) -> Tree:
+    """`f(*operands)`, its operands stored first.
+
+    XLA's CPU compiler would fuse what makes them into f and make them again for every element that reads them, without
+    vector instructions. The operands of a branch are stored; this one is always taken. The first must be float arrays.
+    """
+    shapes = jax.eval_shape(f, *operands)
+    ever = jax.tree.leaves(operands)[0].ravel()[0] < jnp.inf
+    nothing = lambda *_: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)  # noqa: E731
+    return jax.lax.cond(ever, f, nothing, *operands)
+
+
 def _planes(corners: jax.Array, first: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Twice the area `[T]` (positive: faces the viewer) and planes `[15,T]`: three edges, 1/z, grey.
 
     A plane is its value at the centre of the pixel `first [2,T]` and its steps in x and y.
     """
-    x, y = corners[0] - first[0] - 0.5, corners[1] - first[1] - 0.5
+    x, y = corners[0] - first[:1] - 0.5, corners[1] - first[1:] - 0.5
     area = (x[2] - x[0]) * (y[1] - y[0]) - (y[2] - y[0]) * (x[1] - x[0])
     edges = []
     for i in range(3):
         b, c = (i + 1) % 3, (i + 2) % 3
         edges.append(jnp.stack([x[c] * y[b] - y[c] * x[b], y[c] - y[b], x[b] - x[c]]))
     over = 1.0 / jnp.where(area > 0, area, 1.0)
-    inverse = sum(edges[i] * (over / corners[2, i]) for i in range(3))
-    grey = sum(edges[i] * (over * corners[3, i]) for i in range(3))
+    inverse = sum(edges[i] * (over / corners[2, i])[None] for i in range(3))
+    grey = sum(edges[i] * (over * corners[3, i])[None] for i in range(3))
     edges[0] = edges[0].at[0].add(jnp.where(area > 0, 0.0, -jnp.inf))  # nothing is inside those that face away
     return area, jnp.concatenate([*edges, jnp.asarray(inverse), jnp.asarray(grey)])
 
@@ -107,12 +120,14 @@ def _drawn(buffer: jax.Array, planes: jax.Array, widest: jax.Array, size_px: int
     tiles = -(-widest // box_px)
 
     def tests(here: jax.Array) -> tuple[jax.Array, jax.Array]:
-        value = [here[3 * i] + dx * here[3 * i + 1] + dy * here[3 * i + 2] for i in range(5)]
-        column, row = here[15] + dx, here[16] + dy
+        rows = [here[i : i + 1] for i in range(17)]
+        value = [rows[3 * i] + dx * rows[3 * i + 1] + dy * rows[3 * i + 2] for i in range(5)]
+        column, row = rows[15] + dx, rows[16] + dy
         inside = (value[0] >= 0) & (value[1] >= 0) & (value[2] >= 0) & (column < size_px) & (row < size_px)
         level = jnp.clip(value[3], 1.0, _LEVELS).astype(jnp.int32)
         shade = jnp.clip(value[4], 0.0, _GREYS).astype(jnp.int32)
-        pixel = jnp.where(inside, (row * size_px + column).astype(jnp.int32), size_px * size_px + np.arange(planes.shape[1], dtype=np.int32))
+        nowhere = size_px * size_px + np.arange(planes.shape[1], dtype=np.int32)[None]  # a place each: no waiting in line
+        pixel = jnp.where(inside, (row * size_px + column).astype(jnp.int32), nowhere)
         return pixel, (level << _GREY_BITS) | shade
 
     def moved(k: jax.Array) -> jax.Array:
