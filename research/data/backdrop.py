@@ -81,21 +81,36 @@ def sample_backdrop(u: jax.Array, skin: jax.Array) -> Backdrop:
 
 def paint(image: jax.Array, leaves: Leaves, x: jax.Array, y: jax.Array, edge: float) -> jax.Array:
     """The leaves over `image [H,H]` one after another; `x [1,H]`, `y [H,1]` in crops, `edge` a soft edge's width."""
-    cos, sin = jnp.cos(leaves.turn), jnp.sin(leaves.turn)
     for k in range(leaves.grey.shape[0]):
-        dx, dy = x - leaves.at[k, 0], y - leaves.at[k, 1]
-        across = (cos[k] * dx + sin[k] * dy) / leaves.half[k, 0]
-        down = (cos[k] * dy - sin[k] * dx) / leaves.half[k, 1]
-        ball = across * across + down * down
-        box = jnp.maximum(jnp.abs(across), jnp.abs(down))
-        far = jnp.where(leaves.round[k] > 0.5, ball, box * box)
-        least = jnp.minimum(leaves.half[k, 0], leaves.half[k, 1])
-        cover = jnp.clip((1.0 - far) * (0.5 * least / edge) + 0.5, 0.0, 1.0)
-        wave = jnp.abs(across * leaves.count[k] - jnp.round(across * leaves.count[k])) * 4 - 1
-        grey = leaves.grey[k] + leaves.slope[k, 0] * across + leaves.slope[k, 1] * down
-        grey = grey + leaves.stripes[k] * wave - 0.25 * leaves.round[k] * leaves.grey[k] * ball
-        image = image + cover * (grey - image)
+        leaf = jax.tree.map(lambda field, k=k: field[k], leaves)
+        across, down = _place(leaf, x, y)
+        wave = jnp.abs(across * leaf.count - jnp.round(across * leaf.count)) * 4 - 1
+        grey = leaf.grey + leaf.slope[0] * across + leaf.slope[1] * down + leaf.stripes * wave
+        grey = grey - 0.25 * leaf.round * leaf.grey * (across * across + down * down)
+        image = image + _cover(leaf, across, down, edge) * (grey - image)
     return image
+
+
+def cover(leaves: Leaves, x: jax.Array, y: jax.Array, edge: float) -> jax.Array:
+    """The largest share `[...]` that a leaf covers at `x`, `y` in crops."""
+    shares = []
+    for k in range(leaves.grey.shape[0]):
+        leaf = jax.tree.map(lambda field, k=k: field[k], leaves)
+        shares.append(_cover(leaf, *_place(leaf, x, y), edge))
+    return jnp.max(jnp.stack(shares), axis=0)
+
+
+def _place(leaf: Leaves, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Places in half sides of one leaf."""
+    cos, sin = jnp.cos(leaf.turn), jnp.sin(leaf.turn)
+    dx, dy = x - leaf.at[0], y - leaf.at[1]
+    return (cos * dx + sin * dy) / leaf.half[0], (cos * dy - sin * dx) / leaf.half[1]
+
+
+def _cover(leaf: Leaves, across: jax.Array, down: jax.Array, edge: float) -> jax.Array:
+    box = jnp.maximum(jnp.abs(across), jnp.abs(down))
+    far = jnp.where(leaf.round > 0.5, across * across + down * down, box * box)
+    return jnp.clip((1.0 - far) * (0.5 * jnp.min(leaf.half) / edge) + 0.5, 0.0, 1.0)
 
 
 def noise(grids: tuple[jax.Array, ...], strength: jax.Array, size: int) -> jax.Array:

@@ -1,122 +1,145 @@
 """A z-buffer for small meshes of small triangles, all in fixed shapes: what brightness a pixel sees, and how far.
 
-Every triangle tests the pixels of a box at its corner. Depth and brightness at a pixel are packed into one integer, so
-that one scatter-minimum decides both and nothing is looked up again. Back faces are dropped first, and the few wide
-triangles get wider boxes than the many small ones.
+Triangles are sorted by width, and every triangle tests the pixels of a box, as wide as its rank in a usual hand asks
+for. Nearness and brightness at a pixel are packed into one integer, so that one scatter-maximum decides both and nothing
+is looked up again. Inside a triangle everything is linear in the picture's plane: edges, 1/z and brightness; a test divides nothing.
 """
 
 from __future__ import annotations
 
-import itertools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+Tree = Any
 _GREY_BITS = 12
 _GREYS = 2**_GREY_BITS - 1
-_DEPTHS = 2 ** (32 - _GREY_BITS) - 2
-_EMPTY = np.uint32(2**32 - 1)
-
-Plan = tuple[tuple[int, int], ...]
-"""How many triangles are drawn in boxes of how many px: (count, box_px), no box smaller than the one before.
-A triangle takes the smallest box that is wide enough and still has room."""
-
-
-def hand_plan(size_px: int) -> Plan:
-    """Boxes for a hand and its arm in an image of side `size_px` that they nearly fill."""
-    return tuple((max(4, 2048 // box**2), box) for box in (3, 5, 8, 12, 20, 40, size_px))
+_LEVELS = 2 ** (31 - _GREY_BITS) - 1
+_RANKS = (8, 32, 64, 128, 256, 512, 1024, 1408)
+_BOXES = (0.18, 0.13, 0.085, 0.065, 0.058, 0.05, 0.044, 0.03, 0.02)
+"""Boxes of the widest 8 triangles, the next 24 ..., in pictures: a usual hand's; wider ones take several passes."""
+_NUMBER_BITS = 16
+MOST_TRIANGLES: int = 2**_NUMBER_BITS - 1
 
 
 class Raster(NamedTuple):
-    """What each pixel sees: `depth [S,S]` in the unit of z (infinite: nothing), `grey [S,S]` in 0..1 (0: nothing), and
-    how many triangles were `lost` because they did not fit the plan."""
+    """What each pixel sees: `depth [S,S]` in the unit of z (infinite: nothing), `grey [S,S]` in 0..1 (0: nothing)."""
 
     depth: jax.Array
     grey: jax.Array
-    lost: jax.Array
 
 
-def rasterise(points: jax.Array, triangles: jax.Array, grey: jax.Array, size_px: int, plan: Plan) -> Raster:
+def rasterise(points: jax.Array, triangles: jax.Array, grey: jax.Array, size_px: int) -> Raster:
     """Draws a mesh.
 
     Args:
       points: [V, 3], x right and y down in px (pixel (row i, column j) has its centre at (j + 0.5, i + 0.5)), z > 0
         away from the viewer.
-      triangles: [T, 3] integers, counter-clockwise from outside in a right-handed frame (x right, y down, z away).
-      grey: [V] in 0..1, interpolated over each triangle, correct in perspective, to 1/4095.
+      triangles: [T, 3] integers, counter-clockwise from outside in a right-handed frame (x right, y down, z away);
+        those that face away are not drawn.
+      grey: [V] in 0..1, interpolated over each triangle in the picture's plane, to 1/4095.
       size_px: side S of the square image.
-      plan: boxes; a triangle that finds none is not drawn, and counted in `lost`.
 
     Raises:
-      ValueError: boxes that shrink.
+      ValueError: more than MOST_TRIANGLES triangles.
     """
-    if not plan or any(a[1] > b[1] for a, b in itertools.pairwise(plan)):
-        raise ValueError(f"the boxes of a plan must not shrink, got {plan}")
     count = triangles.shape[0]
-    corners = jnp.concatenate([points, grey[:, None]], axis=1)[triangles]
-    low = jnp.min(corners[:, :, :2], axis=1)
-    high = jnp.max(corners[:, :, :2], axis=1)
+    if count > MOST_TRIANGLES:
+        raise ValueError(f"{count} triangles, at most {MOST_TRIANGLES} can be drawn")
+    corners = jnp.concatenate([points, grey[:, None]], axis=1).T[:, triangles.T]  # [4, 3, T]
+    low, high = jnp.min(corners[:2], axis=1), jnp.max(corners[:2], axis=1)
     first = jnp.maximum(jnp.ceil(low - 0.5), 0.0)
     reach = jnp.minimum(jnp.ceil(high - 0.5), size_px) - first  # how many pixel centres lie between its ends
-    waiting = (_area(corners) > 0) & jnp.all(reach > 0, axis=1)
-    span = jnp.max(reach, axis=1)
-    near, far = jnp.min(points[:, 2]), jnp.max(points[:, 2])
-    scale = _DEPTHS / jnp.maximum(far - near, 1e-6)
-    buffer = jnp.full(size_px * size_px + 1, _EMPTY)
-    corners = jnp.pad(corners, ((0, 1), (0, 0), (0, 0)))  # the last is for nothing: no area
-    first = jnp.pad(first, ((0, 1), (0, 0)))
-    for room, box_px in plan:
-        box = min(box_px, size_px)
-        taken = waiting & (span <= box)
-        waiting &= ~taken
-        chosen = jnp.flatnonzero(taken, size=-(-count // room) * room, fill_value=count)
+    area, planes = _planes(corners, first)
+    drawn = (area > 0) & jnp.all(reach > 0, axis=0)
+    span = jnp.where(drawn, jnp.max(reach, axis=0), 0.0).astype(jnp.int32)
+    order = jnp.sort(((size_px - span).astype(jnp.uint32) << _NUMBER_BITS) | jnp.arange(count, dtype=jnp.uint32))
+    order = (order & MOST_TRIANGLES).astype(jnp.int32)  # the widest first
 
-        def some(k: jax.Array, held: jax.Array, chosen: jax.Array = chosen, room: int = room, box: int = box) -> jax.Array:
-            few = jax.lax.dynamic_slice(chosen, (k * room,), (room,))
-            where, key = _tests(corners[few], first[few], (near, scale), size_px, box)
-            return held.at[where.ravel()].min(key.ravel())
+    near = 1.0 / jnp.min(points[:, 2])
+    far = 1.0 / jnp.max(points[:, 2])
+    scale = _LEVELS / jnp.maximum(near - far, 1e-9)
+    planes = jnp.concatenate([planes, first], axis=0)
+    planes = planes.at[9].add(-far).at[9:12].multiply(scale).at[12:15].multiply(_GREYS).at[12].add(0.5)
+    planes, span = planes[:, order], span[order]
+    ends = [min(rank, count) for rank in (0, *_RANKS, count)]
 
-        buffer = jax.lax.fori_loop(0, -(-jnp.sum(taken) // room), some, buffer)
-    buffer = buffer[:-1].reshape(size_px, size_px)
-    hit = buffer != _EMPTY
-    depth = near + (buffer >> _GREY_BITS).astype(jnp.float32) / scale
+    def everything(planes: jax.Array, span: jax.Array) -> jax.Array:
+        buffer = jnp.zeros(size_px * size_px + count, jnp.int32)
+        for start, stop, box in zip(ends[:-1], ends[1:], _BOXES, strict=True):
+            if start < stop:
+                box_px = max(2, round(box * size_px))
+                buffer = _drawn(buffer, planes[:, start:stop], span[start], size_px, box_px)
+        return buffer
+
+    buffer = apart(everything, planes, span)
+    buffer = buffer[: size_px * size_px].reshape(size_px, size_px)
+    hit = buffer > 0
+    depth = 1.0 / (far + (buffer >> _GREY_BITS).astype(jnp.float32) / scale)
     shade = (buffer & _GREYS).astype(jnp.float32) / _GREYS
-    return Raster(jnp.where(hit, depth, jnp.inf), jnp.where(hit, shade, 0.0), jnp.sum(waiting))
+    return Raster(jnp.where(hit, depth, jnp.inf), jnp.where(hit, shade, 0.0))
 
 
-def _area(corners: jax.Array) -> jax.Array:
-    """Twice the signed area `[...]` of `[...,3,>=2]`: positive where a face looks at the viewer."""
-    a, b, c = corners[..., 0, :], corners[..., 1, :], corners[..., 2, :]
-    return (c[..., 0] - a[..., 0]) * (b[..., 1] - a[..., 1]) - (c[..., 1] - a[..., 1]) * (
-        b[..., 0] - a[..., 0]
-    )
+def apart(f: Callable[..., Tree], *operands: Tree) -> Tree:
+    """`f(*operands)`, its operands stored first.
+
+    XLA's CPU compiler would fuse what makes them into f and make them again for every element that reads them, without
+    vector instructions. The operands of a branch are stored; this one is always taken. The first must be float arrays.
+    """
+    shapes = jax.eval_shape(f, *operands)
+    ever = jax.tree.leaves(operands)[0].ravel()[0] < jnp.inf
+    nothing = lambda *_: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)  # noqa: E731
+    return jax.lax.cond(ever, f, nothing, *operands)
 
 
-def _tests(
-    corners: jax.Array, first: jax.Array, depths: tuple[jax.Array, jax.Array], size_px: int, box_px: int
-) -> tuple[jax.Array, jax.Array]:
-    """Pixels `[T,box*box]` (one behind the last for none) and packed keys of every test of `corners [T,3,4]`."""
-    step = np.arange(box_px, dtype=np.float32)
-    dx, dy = (part.ravel()[None, :] for part in np.meshgrid(step, step))
-    column, row = first[:, :1] + dx, first[:, 1:] + dy
-    x, y = column + 0.5, row + 0.5
-    inside = (column < size_px) & (row < size_px) & (_area(corners) > 0)[:, None]
-    over, total = jnp.zeros_like(x), jnp.zeros_like(x)
+def _planes(corners: jax.Array, first: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Twice the area `[T]` (positive: faces the viewer) and planes `[15,T]`: three edges, 1/z, grey.
+
+    A plane is its value at the centre of the pixel `first [2,T]` and its steps in x and y.
+    """
+    x, y = corners[0] - first[:1] - 0.5, corners[1] - first[1:] - 0.5
+    area = (x[2] - x[0]) * (y[1] - y[0]) - (y[2] - y[0]) * (x[1] - x[0])
+    edges = []
     for i in range(3):
-        b, c = corners[:, (i + 1) % 3, :, None], corners[:, (i + 2) % 3, :, None]
-        area = (c[:, 0] - x) * (b[:, 1] - y) - (c[:, 1] - y) * (b[:, 0] - x)
-        inside &= area >= 0
-        pull = area / corners[:, i, 2, None]
-        total += pull
-        over += pull * corners[:, i, 3, None]
-    near, scale = depths
-    whole = jnp.maximum(total, 1e-12)
-    depth = _area(corners)[:, None] / whole
-    level = jnp.clip((depth - near) * scale, 0.0, _DEPTHS).astype(jnp.uint32)
-    shade = jnp.clip(over / whole * _GREYS + 0.5, 0.0, _GREYS).astype(jnp.uint32)
-    pixel = (row * size_px + column).astype(jnp.int32)
-    return jnp.where(inside, pixel, size_px * size_px), jnp.where(
-        inside, (level << _GREY_BITS) | shade, _EMPTY
-    )
+        b, c = (i + 1) % 3, (i + 2) % 3
+        edges.append(jnp.stack([x[c] * y[b] - y[c] * x[b], y[c] - y[b], x[b] - x[c]]))
+    over = 1.0 / jnp.where(area > 0, area, 1.0)
+    inverse = sum(edges[i] * (over / corners[2, i])[None] for i in range(3))
+    grey = sum(edges[i] * (over * corners[3, i])[None] for i in range(3))
+    edges[0] = edges[0].at[0].add(jnp.where(area > 0, 0.0, -jnp.inf))  # nothing is inside those that face away
+    return area, jnp.concatenate([*edges, jnp.asarray(inverse), jnp.asarray(grey)])
+
+
+def _drawn(buffer: jax.Array, planes: jax.Array, widest: jax.Array, size_px: int, box_px: int) -> jax.Array:
+    """The buffer after all tests of `planes [17,T]`, whose triangles span `widest` px at most: tile after tile."""
+    step = np.arange(box_px, dtype=np.float32)
+    dx, dy = (part.reshape(-1, 1) for part in np.meshgrid(step, step))
+    tiles = -(-widest // box_px)
+
+    def tests(here: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rows = [here[i : i + 1] for i in range(17)]
+        value = [rows[3 * i] + dx * rows[3 * i + 1] + dy * rows[3 * i + 2] for i in range(5)]
+        column, row = rows[15] + dx, rows[16] + dy
+        inside = (value[0] >= 0) & (value[1] >= 0) & (value[2] >= 0) & (column < size_px) & (row < size_px)
+        level = jnp.clip(value[3], 1.0, _LEVELS).astype(jnp.int32)
+        shade = jnp.clip(value[4], 0.0, _GREYS).astype(jnp.int32)
+        nowhere = size_px * size_px + np.arange(planes.shape[1], dtype=np.int32)[None]  # a place each: no waiting in line
+        pixel = jnp.where(inside, (row * size_px + column).astype(jnp.int32), nowhere)
+        return pixel, (level << _GREY_BITS) | shade
+
+    def moved(k: jax.Array) -> jax.Array:
+        x, y = box_px * (k % tiles), box_px * (k // tiles)
+        there = planes[0:15:3] + x * planes[1:15:3] + y * planes[2:15:3]
+        return planes.at[0:15:3].set(there).at[15].add(x).at[16].add(y)
+
+    def tile(k: jax.Array, held: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        # What one turn scatters, the turn before computes: XLA would fuse both and then test pixel by pixel.
+        buffer, *made = held
+        buffer = buffer.at[made[0].ravel()].max(made[1].ravel(), mode="promise_in_bounds")
+        made = jax.lax.cond(k + 1 < tiles * tiles, lambda: tests(moved(k + 1)), lambda: tuple(made))
+        return buffer, *made
+
+    return jax.lax.fori_loop(0, tiles * tiles, tile, (buffer, *tests(planes)))[0]

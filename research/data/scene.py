@@ -19,7 +19,7 @@ from research.data.backdrop import (
     sample_backdrop,
     sample_leaves,
 )
-from research.data.raster import Raster, hand_plan, rasterise
+from research.data.raster import Raster, apart, rasterise
 from research.data.sensor import SENSOR_NUMBERS, Sensor, margin_px, sample_sensor
 from research.data.shade import (
     LIGHT_NUMBERS,
@@ -36,6 +36,7 @@ from research.hand.pose import (
     PERSON_NUMBERS,
     POSE_NUMBERS,
     VIEW_NUMBERS,
+    Person,
     rotation,
     sample_person,
     sample_turns,
@@ -44,7 +45,7 @@ from research.hand.pose import (
 )
 from research.hand.surface import Arm, keypoints_mm, places_mm, pose_surface, surface
 
-_FINE = 2
+FINE = 2
 """Samples a pixel in each direction."""
 _FRONT = 2
 _UPRIGHT = np.asarray([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]], np.float32)
@@ -107,14 +108,12 @@ def sample_scene(u: jax.Array, look: Look, size_px: int) -> Scene:
     )  # fmt: skip
     places, person, left, arm = _hand(u_hand, look)
     joints = keypoints_mm(places)
-    joints = jnp.where(left, -1.0, 1.0) * joints * jnp.asarray([1.0, 0, 0]) + joints * jnp.asarray(
-        [0, 1.0, 1.0]
-    )
+    flip = jnp.stack([jnp.where(left, -1.0, 1.0), jnp.ones(()), jnp.ones(())])
+    joints = joints * flip[None]
     far = between(u_frame[0], 280.0, 900.0)
     away = jnp.stack([jnp.zeros(()), jnp.zeros(()), far]) - jnp.mean(joints, axis=0)
     joints = joints + away[None, :]
-    flip = jnp.where(left, jnp.asarray([-1.0, 1.0, 1.0]), 1.0)
-    places = places.at[:, :3, 3].add(flip * away)
+    places = places.at[:, :3, 3].add((flip * away)[None])
     wide = Camera(jnp.asarray(1000.0), jnp.zeros(2))
     centre, side = bounding_square(project(joints, wide))
     side = side / between(u_frame[1], *look.fill)
@@ -124,18 +123,18 @@ def sample_scene(u: jax.Array, look: Look, size_px: int) -> Scene:
     skin = sample_skin(u_skin)
     seen = skin.skin**0.45
     backdrop = sample_backdrop(u_back, seen)
+    backdrop = backdrop._replace(wall=jnp.where(infrared, 0.25 * backdrop.wall, backdrop.wall))
     front = sample_leaves(u_front, seen, 0.04, 0.16)
     front = front._replace(
         at=jnp.where((u_some[1] < look.occluded) & (jnp.arange(_FRONT) == 0)[:, None], front.at, 9.0)
     )
     return Scene(
-        places, person.stretch, person.size, left, arm, camera, skin, sample_light(u_light, infrared),
-        jax.tree.map(lambda x: x, backdrop._replace(wall=jnp.where(infrared, 0.25 * backdrop.wall, backdrop.wall))),
+        places, person.stretch, person.size, left, arm, camera, skin, sample_light(u_light, infrared), backdrop,
         front, sample_sensor(u_sensor, size_px), joints, to_unit(project(joints, camera), size_px),
     )  # fmt: skip
 
 
-def _hand(u: jax.Array, look: Look) -> tuple[jax.Array, object, jax.Array, Arm]:
+def _hand(u: jax.Array, look: Look) -> tuple[jax.Array, Person, jax.Array, Arm]:
     """Joints `[25,4,4]` of a random right hand turned to the camera, mm, the person, whether it is left, its arm."""
     u_pose, u_person, u_view, u_left, u_arm, u_sleeve, u_roll, u_wild, u_any = share(
         u, (POSE_NUMBERS,), (PERSON_NUMBERS,), (VIEW_NUMBERS,), (), (3,), (3,), (), (), (2,)
@@ -157,21 +156,25 @@ def _hand(u: jax.Array, look: Look) -> tuple[jax.Array, object, jax.Array, Arm]:
     return places, person, u_left < look.left, arm
 
 
-def hand_raster(scene: Scene, size_px: int, margin: int) -> Raster:
-    """The hand alone, `_FINE` samples a pixel each way, `margin` px wider on every side; grey is the display's."""
+def hand_mesh(scene: Scene, size_px: int, margin: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Hand and arm for `rasterise`: vertices `[V,3]` in samples (FINE a pixel, `margin` px more on every side) and mm,
+    triangles `[T,3]`, and 0.6 times the brightness `[V]` as a display shows it (a highlight has more than 1)."""
     held = surface()
     points, normals, cloth = pose_surface(scene.places_mm, scene.stretch, scene.arm)
     flip = jnp.stack([jnp.where(scene.left, -1.0, 1.0), jnp.ones(()), jnp.ones(())])
-    points, normals = points * flip, normals * flip
+    points, normals = points * flip[None], normals * flip[None]
     balls = jnp.mean(scene.joints_mm[held.balls], axis=1)
     linear = shade(points, normals, cloth, balls, scene.size, scene.skin, scene.light)
     grey = jnp.maximum(linear, 1e-4) ** 0.4545
-    camera = scene.camera
-    seen = (project(points, camera) + margin) * _FINE
+    seen = (project(points, scene.camera) + margin) * FINE
     triangles = jnp.where(scene.left, held.triangles[:, ::-1], held.triangles)
-    at = jnp.concatenate([seen, jnp.maximum(points[:, 2:], 40.0)], axis=1)
-    wide = (size_px + 2 * margin) * _FINE
-    return rasterise(at, triangles, 0.6 * grey, wide, hand_plan(wide))
+    return jnp.concatenate([seen, jnp.maximum(points[:, 2:], 40.0)], axis=1), triangles, 0.6 * grey
+
+
+def hand_raster(scene: Scene, size_px: int, margin: int) -> Raster:
+    """The hand alone, FINE samples a pixel each way, `margin` px wider on every side; grey as `hand_mesh`'s."""
+    wide = (size_px + 2 * margin) * FINE
+    return apart(lambda *mesh: rasterise(*mesh, wide), *hand_mesh(scene, size_px, margin))
 
 
 def draw(scene: Scene, size_px: int) -> jax.Array:
@@ -179,7 +182,7 @@ def draw(scene: Scene, size_px: int) -> jax.Array:
     margin = margin_px(size_px)
     full = size_px + 2 * margin
     raster = hand_raster(scene, size_px, margin)
-    boxes = (full, _FINE, full, _FINE)
+    boxes = (full, FINE, full, FINE)
     cover = jnp.mean(jnp.isfinite(raster.depth).reshape(boxes).astype(jnp.float32), axis=(1, 3))
     hand = jnp.mean(raster.grey.reshape(boxes), axis=(1, 3)) / 0.6
     line = (jnp.arange(full) + 0.5 - margin) / size_px

@@ -13,9 +13,9 @@ SENSOR_NUMBERS: int = 14
 
 
 class Sensor(NamedTuple):
-    """Inverse blur covariance's parts `blur [3]` (xx, xy, yy, per px^2), `level` (the
-    mean brightness that the exposure aims at), `offset`, `gamma`, `contrast`, slope of
-    the brightness `tilt [2]`, `vignette`, and noise: `read` (its standard deviation), `shot`, and how `coarse` it is."""
+    """Inverse blur covariance's parts `blur [3]` (xx, xy, yy, per px^2), `level` (the mean brightness that the exposure
+    aims at), `offset`, `gamma`, `contrast`, slope of the brightness `tilt [2]`, `vignette`, and the noise's standard
+    deviations: `read`, and `shot` at full brightness."""
 
     blur: jax.Array
     level: jax.Array

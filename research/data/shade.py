@@ -102,28 +102,34 @@ def shade(
     albedo = skin.skin * jnp.concatenate([albedo, jnp.ones(arm)])
     albedo = albedo + cloth * (skin.cloth - albedo)
 
-    away = balls_mm[None] - points_mm[:, None]  # [V,B,3]
-    radius = jnp.asarray(held.ball_mm)[None] * size
-    other = jnp.asarray(np.concatenate([~held.near, np.zeros((arm, held.near.shape[1]), bool)]))
-    distance2 = jnp.sum(away * away, -1)
-    rise = jnp.sum(away * normals[:, None], -1)
+    middle = jnp.mean(balls_mm, axis=0, keepdims=True)  # small numbers: differences of squares stay exact
+    at, balls = points_mm - middle, balls_mm - middle
+    radius = jnp.asarray(held.ball_mm)[:, None] * size
+    other = jnp.asarray(np.concatenate([~held.near, np.zeros((arm, held.near.shape[1]), bool)]).T)
+
+    def dot(a: jax.Array) -> jax.Array:
+        return jnp.matmul(balls, a.T, precision="highest")  # [B,V]: sums over B vectorise
+
+    distance2 = jnp.sum(at * at, 1)[None] + jnp.sum(balls * balls, 1)[:, None] - 2 * dot(at)
+    distance2 = jnp.maximum(distance2, 1.0)
+    rise = dot(normals) - jnp.sum(at * normals, axis=1)[None]
     hidden = jnp.maximum(rise, 0.0) * radius * radius * jax.lax.rsqrt(distance2) / distance2
-    hidden = jnp.sum(jnp.where(other, jnp.minimum(hidden, 0.5), 0.0), axis=1)
+    hidden = jnp.sum(jnp.where(other, jnp.minimum(hidden, 0.5), 0.0), axis=0)
     open_ = jnp.exp(-1.3 * hidden)
-    towards = jnp.sum(away * light.ways[0], -1)
+    towards = jnp.sum(balls * light.ways[:1], axis=1)[:, None] - jnp.sum(at * light.ways[:1], axis=1)[None]
     beside = jnp.sqrt(jnp.maximum(distance2 - towards * towards, 0.0))
     dark = jnp.clip((1.25 * radius - beside) / (0.6 * radius), 0.0, 1.0) * (towards > 0.4 * radius)
-    lit = 1 - light.shadow * jnp.max(jnp.where(other, dark, 0.0), axis=1)
+    lit = 1 - light.shadow * jnp.max(jnp.where(other, dark, 0.0), axis=0)
 
     facing = normals @ light.ways.T  # [V,2]
-    wrapped = jnp.maximum((facing + light.soft) / (1 + light.soft), 0.0) * light.powers
+    wrapped = jnp.maximum((facing + light.soft) / (1 + light.soft), 0.0) * light.powers[None]
     above = 0.5 - 0.5 * normals[:, 1]
     ambient = (light.around[1] + (light.around[0] - light.around[1]) * above) * open_
     reach = jnp.sqrt(jnp.sum(points_mm**2, axis=1, keepdims=True))
     view = -points_mm / reach
     seen = jnp.maximum(jnp.sum(normals * view, axis=1), 0.0)
     fall = (jnp.mean(reach) / reach[:, 0]) ** 2
-    half = view + light.ways[0]
+    half = view + light.ways[:1]
     half = half / (jnp.sqrt(jnp.sum(half**2, axis=1, keepdims=True)) + 1e-6)
     gloss = jnp.maximum(jnp.sum(normals * half, axis=1), 1e-3) ** skin.sharp * light.powers[0] * lit
     total = wrapped[:, 0] * lit * (0.6 + 0.4 * open_) + wrapped[:, 1] * open_ + ambient

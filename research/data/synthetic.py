@@ -10,6 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from research.data.raster import apart
 from research.data.scene import SCENE_NUMBERS, Look, Scene, sample_scene
 from research.data.scene import draw as draw_scene
 from research.data.sensor import margin_px, picture
@@ -17,8 +18,8 @@ from research.hand.chance import draw
 
 TRAIN_STREAM: int = 0
 TEST_STREAM: int = 1
-_CHUNK = 16
-"""Examples rendered side by side. Every call runs the same loop body, at least twice, whatever its batch: a
+_CHUNK, _LANES = 8, 2
+"""Examples posed side by side, then drawn one after another; the chunks go two ways, for two cores. Every call runs the same loop body, at least twice a way, whatever its batch: a
 loop of one turn would be inlined and rounded differently, and an example would differ in its last bits."""
 
 
@@ -45,7 +46,12 @@ class RenderedHands:
         return RenderedHands(size_px=32, test_images=16, look=self.look)
 
 
-def _scene(spec: RenderedHands, key: jax.Array) -> tuple[Scene, jax.Array]:
+def scene_at(
+    spec: RenderedHands, seed: jax.Array | int, index: jax.Array | int, stream: jax.Array | int = TRAIN_STREAM
+) -> tuple[Scene, jax.Array]:
+    """The scene of one example, and the key of its sensor's noise."""
+    root = jax.random.fold_in(jax.random.key(jnp.asarray(seed, jnp.uint32)), jnp.asarray(stream, jnp.uint32))
+    key = jax.random.fold_in(root, jnp.asarray(index, jnp.uint32))
     k_noise, k_rest = jax.random.split(key)
     return sample_scene(draw(k_rest, SCENE_NUMBERS), spec.look, spec.size_px), k_noise
 
@@ -65,13 +71,13 @@ def _chunks_at(
     spec: RenderedHands, stream: jax.Array, seed: jax.Array, chunks: jax.Array
 ) -> dict[str, jax.Array]:
     """Examples of indices [C, _CHUNK], chunk by chunk; a jit of its own, so callers share its compilation."""
-    root = jax.random.fold_in(jax.random.key(seed), stream)
 
     def chunk(indices: jax.Array) -> dict[str, jax.Array]:
-        scenes = jax.vmap(lambda index: _scene(spec, jax.random.fold_in(root, index)))(indices)
-        return jax.lax.map(lambda one: _render(spec, one), scenes)
+        scenes = jax.vmap(lambda index: scene_at(spec, seed, index, stream))(indices)
+        return jax.lax.map(lambda one: apart(partial(_render, spec), one), scenes)
 
-    return jax.lax.map(chunk, chunks)
+    ways = [jax.lax.map(chunk, part) for part in jnp.split(chunks, _LANES)]
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *ways)
 
 
 def examples_at(
@@ -95,7 +101,7 @@ def examples_at(
     if isinstance(seed, int) and not 0 <= seed < 2**32:
         raise ValueError(f"seed must lie in 0..2**32 - 1, got {seed}")
     count = indices.shape[0]
-    turns = max(2, -(-count // _CHUNK))
+    turns = _LANES * max(2, -(-count // (_CHUNK * _LANES)))
     padded = jnp.pad(indices.astype(jnp.uint32), (0, turns * _CHUNK - count)).reshape(turns, _CHUNK)
     drawn = _chunks_at(spec, jnp.asarray(stream, jnp.uint32), jnp.asarray(seed, jnp.uint32), padded)
     return jax.tree.map(lambda part: part.reshape(-1, *part.shape[2:])[:count], drawn)
@@ -108,8 +114,7 @@ def examples_together(
 
     Equal to rounding, not to the bit. Seed and indices may be traced.
     """
-    root = jax.random.fold_in(jax.random.key(jnp.asarray(seed, jnp.uint32)), jnp.asarray(stream, jnp.uint32))
-    drawn = jax.vmap(lambda index: _scene(spec, jax.random.fold_in(root, index)))(indices.astype(jnp.uint32))
+    drawn = jax.vmap(lambda index: scene_at(spec, seed, index, stream))(indices)
     return jax.vmap(lambda one: _render(spec, one))(drawn)
 
 

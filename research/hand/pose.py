@@ -40,7 +40,7 @@ def recorded_turns() -> np.ndarray:
 
 def rotation(axis: int, angle_rad: jax.Array) -> jax.Array:
     """Right-handed rotation matrices about coordinate axis 0, 1 or 2: angles `[...]` -> `[...,3,3]`."""
-    return turned(angle_rad[..., None] * jnp.eye(3)[axis])
+    return turned(jnp.stack([angle_rad if i == axis else jnp.zeros_like(angle_rad) for i in range(3)], -1))
 
 
 def turned(vectors: jax.Array) -> jax.Array:
@@ -51,8 +51,9 @@ def turned(vectors: jax.Array) -> jax.Array:
     zero = jnp.zeros_like(x)
     skew = jnp.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*x.shape, 3, 3)
     outer = vectors[..., :, None] * vectors[..., None, :]
-    square = outer - angle2 * jnp.eye(3)
-    return jnp.eye(3) + jnp.sin(angle) / angle * skew + (1 - jnp.cos(angle)) / (angle * angle) * square
+    still = jnp.broadcast_to(jnp.eye(3), outer.shape)
+    square = outer - angle2 * still
+    return still + jnp.sin(angle) / angle * skew + (1 - jnp.cos(angle)) / (angle * angle) * square
 
 
 def sample_turns(u: jax.Array) -> jax.Array:
@@ -84,8 +85,8 @@ def sample_turns(u: jax.Array) -> jax.Array:
     free = jnp.stack([20 - 105 * curl[:, 0], -110 * curl[:, 1] ** 1.3], 1) * degrees
     free = jnp.concatenate([free, 0.62 * free[:, 1:] + 10 * degrees * (u_free[1:, 2:] - 0.5)], 1)
     bends = jnp.where(u_own[0, 3] < 0.3, free, bends)
-    bends = bends + jnp.asarray([7.0, 9.0, 6.0]) * degrees * bell(u_wander[1:, :3])
-    bends = jnp.clip(bends, _MOST_DEG[1] * degrees, _MOST_DEG[0] * degrees)
+    bends = bends + jnp.asarray([[7.0, 9.0, 6.0]]) * degrees * bell(u_wander[1:, :3])
+    bends = jnp.clip(bends, _MOST_DEG[1:] * degrees, _MOST_DEG[:1] * degrees)
     folded = jnp.clip(-bends[:, 0] / (0.5 * np.pi), 0.0, 1.0)
     spread = long[:, 1, 1] + 4.0 * degrees * bell(u_wander[1:, 3]) * (1 - 0.7 * folded)
     spread = jnp.clip(spread, -_SPREAD_DEG * degrees, _SPREAD_DEG * degrees)

@@ -78,14 +78,16 @@ def globals_of(rig: Rig, rotations: jax.Array, stretch: jax.Array | None = None)
         raise ValueError(f"rotations must be [25, 3, 3], got {list(rotations.shape)}")
     bind = jnp.asarray(rig.bind)
     turns = jnp.zeros((25, 4, 4), rotations.dtype).at[:, :3, :3].set(rotations).at[:, 3, 3].set(1.0)
-    places: list[jax.Array] = []
-    for joint, parent in enumerate(PARENTS):
-        local = bind[joint] if parent < 0 else _inverse(bind[parent]) @ bind[joint]
-        if parent >= 0 and stretch is not None:
-            local = jnp.asarray(local).at[:3, 3].multiply(stretch[parent])
-        moved = jnp.matmul(local, turns[joint], precision="highest")
-        places.append(moved if parent < 0 else jnp.matmul(places[parent], moved, precision="highest"))
-    return jnp.stack(places)
+    local = jnp.matmul(_inverse(bind[np.maximum(PARENTS, 0)]), bind, precision="highest").at[0].set(bind[0])
+    if stretch is not None:
+        local = local.at[1:, :3, 3].multiply(stretch[np.asarray(PARENTS[1:])])
+    moved = jnp.matmul(local, turns, precision="highest")
+    levels, places = [[0]], [moved[:1]]
+    while len(levels) < 6:  # all fingers at once, from the wrist outwards
+        levels.append([j for j, parent in enumerate(PARENTS) if parent in levels[-1]])
+        above = np.asarray([levels[-2].index(PARENTS[j]) for j in levels[-1]])
+        places.append(jnp.matmul(places[-1][above], moved[np.asarray(levels[-1])], precision="highest"))
+    return jnp.concatenate(places)[np.argsort(np.concatenate(levels))]
 
 
 def skin(rig: Rig, places: jax.Array) -> jax.Array:

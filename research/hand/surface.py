@@ -6,6 +6,7 @@ The forearm is a tube of rings that starts inside the rig's wrist; a sleeve is t
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -83,7 +84,7 @@ def surface() -> Surface:
     for f in range(5):
         size = (10.5, 9.2, 9.4, 8.8, 7.6)[f]
         chain = [1 + 4 * f + k for k in range(4)]
-        pairs = [(a, a) for a in chain] + list(zip(chain[:-1], chain[1:], strict=True))
+        pairs = [(chain[1], chain[1]), (chain[3], chain[3]), *itertools.pairwise(chain)]
         balls += pairs
         radii += [size * (0.85 if a == chain[-1] else 1.0) for a, _ in pairs]
     balls += [(0, 5), (0, 9), (0, 13), (0, 17)]
@@ -115,7 +116,7 @@ def pose_surface(
     grown = places_mm.at[:, :3, :3].multiply(stretch[:, None, :])
     moves = jnp.einsum("jab,jbc->jac", grown, held.back, precision="highest")[:, :3].reshape(25, 12)
     blend = jnp.matmul(held.weights, moves, precision="highest").reshape(-1, 3, 4)
-    points = jnp.sum(blend[:, :, :3] * held.rest_mm[:, None, :], -1) + blend[:, :, 3]
+    points = jnp.sum(blend[:, :, :3] * jnp.asarray(held.rest_mm)[:, None, :], -1) + blend[:, :, 3]
     normals = jnp.sum(blend[:, :, :3] * held.normals[:, None, :], -1)
     tube, outward, cloth = _arm(moves[0].reshape(3, 4), arm)
     points, normals = jnp.concatenate([points, tube]), jnp.concatenate([normals, outward])
@@ -131,14 +132,14 @@ def _arm(wrist: jax.Array, arm: Arm) -> tuple[jax.Array, jax.Array, jax.Array]:
     taper = 0.93 + 0.0022 * jnp.clip(along, 0, 150) - 0.25 * jnp.exp(-(((along + 2) / 6) ** 2))
     sleeve = jnp.asarray([0.0, 0, 0, 0, 1, 1, 1])
     wide = taper * (1 + sleeve * (arm.wider - 1))
-    ring = way * jnp.asarray([_HALF_MM[0], 0, _HALF_MM[1]], jnp.float32)
+    ring = way * jnp.asarray([[_HALF_MM[0], 0, _HALF_MM[1]]], jnp.float32)
     rigid = jnp.stack([jnp.eye(3), 0.5 * (jnp.eye(3) + arm.bend), *([arm.bend] * (RINGS - 2))])
-    spine = along[:, None] * jnp.asarray([0.0, 1.0, 0.0])
-    local = spine[:, None, :] + ring[None] * (wide * jnp.linspace(1, 1, RINGS))[:, None, None]
-    local = jnp.einsum("rab,rsb->rsa", rigid, local, precision="highest").reshape(-1, 3) + _WRIST_CENTRE_MM
-    normal = way / jnp.asarray([_HALF_MM[0], 1, _HALF_MM[1]], jnp.float32) * 20
+    spine = along[:, None] * jnp.asarray([[0.0, 1.0, 0.0]])
+    local = spine[:, None, :] + ring[None] * wide[:, None, None]
+    local = jnp.einsum("rab,rsb->rsa", rigid, local, precision="highest").reshape(-1, 3) + _WRIST_CENTRE_MM[None]
+    normal = way / jnp.asarray([[_HALF_MM[0], 1, _HALF_MM[1]]], jnp.float32) * 20
     normal = jnp.einsum("rab,sb->rsa", rigid, normal, precision="highest").reshape(-1, 3)
-    moved = jnp.einsum("ab,vb->va", wrist[:, :3], local, precision="highest") + wrist[:, 3]
+    moved = jnp.einsum("ab,vb->va", wrist[:, :3], local, precision="highest") + wrist[None, :, 3]
     facing = jnp.einsum("ab,vb->va", wrist[:, :3], normal, precision="highest")
     return moved, facing, jnp.repeat(sleeve * (arm.wider > 1.02), _SIDES)
 
