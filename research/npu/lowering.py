@@ -55,7 +55,7 @@ def lower(layer: LayerTable, chip: Chip, rounding: Rounding) -> LayerTable:
         kind.HOST,
         kind.TRANSPOSE if old else kind.RESIZE,
     )
-    pools = _among(op, kind.LOOKUP, kind.COPY, kind.TRANSPOSE, kind.RESIZE)
+    pools = _among(op, kind.LOOKUP, kind.COPY, kind.TRANSPOSE, kind.RESIZE) & ~passes
     rides = (
         (op == kind.COPY) | ((op == kind.LOOKUP) & (layer.bits == 8)) | ((op == kind.TRANSPOSE) & (not old))
     )
@@ -115,11 +115,17 @@ def _rate(layer: LayerTable, chip: Chip, rounding: Rounding) -> jax.Array:
         }  # fmt: skip
     else:
         product = m * n * jnp.maximum(add, k * layer.bits / 8 / chip.macs_per_cycle)
-        softmax = layer.oh * m * (n * (jnp.where(wide, 21.0, 4.5) * add + 2.8) + 24)
+        # A large array waits for SRAM instead: plain layouts are written in bursts of 16 elements.
+        waits = chip.macs_per_cycle > 256
+        by_product, by_copy, start = (1.39, 1.64, 50.0) if waits else (1.03, 1.05, 300.0)
+        if waits:
+            each, row, begin = jnp.where(wide, 6.1, 3.2), jnp.where(wide, 0.0, -19.0), jnp.where(wide, 250.0, 1500.0)
+        else:
+            each, row, begin = jnp.where(wide, 21.0, 4.5) * add + 2.8, jnp.float32(24.0), jnp.float32(600.0)
         cycles = {
             kind.MUL: add, kind.COMPARE: add, kind.PRELU: 3 * add,
-            kind.SOFTMAX: (softmax + 600) / elements,
-            kind.MATMUL: (1.03 * product + 1.05 * copy * n * k + 300) / elements,
+            kind.SOFTMAX: (layer.oh * m * (n * each + row) + begin) / elements,
+            kind.MATMUL: (by_product * product + by_copy * copy * n * k + start) / elements,
             kind.RESIZE: add * layer.bits / 8, kind.PAD: 4.0, kind.DIV: _DIV_CYCLES,
         }  # fmt: skip
     choices = [layer.op == code for code in cycles], [jnp.broadcast_to(c, add.shape) for c in cycles.values()]

@@ -77,10 +77,30 @@ def feature_map_bytes(
         alone = 1 - layer.carried
     else:
         alone = jnp.ones_like(read)
-    read = jnp.where(layer.op == ADD, 2 * one_map * alone, read)
-    write = jnp.where(layer.op == ADD, one_map * alone, write)
+    reads, writes = _passes(layer, chip, one_map, rounding)
+    read = jnp.where(layer.op == ADD, reads * alone, read)
+    write = jnp.where(layer.op == ADD, writes * alone, write)
     free = layer.op == FREE
     return jnp.where(free, 0.0, read * wide), jnp.where(free, 0.0, write * wide)
+
+
+def _passes(
+    layer: LayerTable, chip: Chip, one_map: jax.Array, rounding: Rounding
+) -> tuple[jax.Array, jax.Array]:
+    """Elements (read, written) by an element-wise pass, [L], bursts counted on Ethos-U85: two maps as large as the
+    output, or one of another size (a resize, which works on 16 channels at a time). Its block is as deep as the
+    output, in bricks, so that a plain layout is read in one piece only where it fills them."""
+    if chip.family == "u55":
+        return 2 * one_map, one_map
+    wide, burst = layer.bits / 8, chip.sram.burst_bytes
+    resizes = layer.ih * layer.iw != layer.oh * layer.ow
+    deep = jnp.where(resizes, _BRICK, EXACT.up(layer.oc, _BRICK))
+    whole = layer.oc == deep
+    read = burst / jnp.minimum(burst, jnp.where(whole, burst, wide * deep))
+    write = burst / jnp.minimum(burst, jnp.where(whole & (deep <= _BRICK), burst, _BRICK * wide))
+    inputs = layer.ih * layer.iw * jnp.where(layer.plain_in > 0, layer.ic, rounding.up(layer.ic, _BRICK))
+    inputs = jnp.where(resizes, inputs, 2 * one_map) * jnp.where(layer.plain_in > 0, read, 1.0)
+    return inputs, one_map * jnp.where(layer.plain_out > 0, write, 1.0)
 
 
 def input_bytes(layer: LayerTable, block: Block, rounding: Rounding) -> jax.Array:
@@ -118,7 +138,7 @@ def encoded(layer: LayerTable, block: Block, chip: Chip, *, sparse: bool, roundi
         padded = jnp.where(block.part_kernel, by_kernel, by_depth) * deep_out
         padded_depthwise = rounding.up(kernel, 10.0) * rounding.up(layer.oc, 16.0)
     zeros = jnp.where(depthwise, padded_depthwise, padded) - layer.weights
-    pad_bytes = jnp.where(depthwise, 0.16, jnp.where(layer.sparse > 0, 0.027, 0.07))
+    pad_bytes = jnp.where(depthwise, 0.16, 0.07 - layer.sparse * 0.043)
     weights = layer.weights * per_weight + zeros * pad_bytes + _STREAM_BYTES * chip.cores
     mean = layer.op == MEAN
     weights = jnp.where(mean, kernel * layer.oc * _MEAN_BYTES + _STREAM_BYTES, weights)

@@ -4,12 +4,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from research.npu import energy
 from research.npu.chip import U55_128, U85_128
 from research.npu.cost import Cost, cost
-from research.npu.energy import dynamic_mj, energy_mj
+from research.npu.energy import claims, dynamic_mj, energy_mj, power
 from research.npu.reference import v1_graph
 from research.npu.table import layer_table
 
@@ -56,3 +57,27 @@ def test_energy_is_jitted_and_grows_with_width() -> None:
     slope = jax.grad(frame_mj)(table.oc)
     assert bool(jnp.isfinite(slope).all())
     assert float(slope.sum()) > 0
+
+
+def test_power_follows_from_the_energy_of_a_frame() -> None:
+    found = v1_cost()
+    own = power(found, U55_128)
+    assert own.mj == pytest.approx(2.16, rel=1e-3)
+    assert own.active_mw == pytest.approx(1e3 * own.mj / float(found.ms))
+    assert (own.mw_at_30_fps, own.mw_at_60_fps) == pytest.approx((30 * own.mj, 60 * own.mj))
+    assert np.isnan(power(found._replace(ms=jnp.float32(20.0)), U55_128).mw_at_60_fps)
+    frugal = dataclasses.replace(U55_128, energy_scale=own.scale_for_story)
+    assert power(found, frugal).active_mw == pytest.approx(energy.V2_MW, rel=1e-4)
+
+
+@pytest.mark.parametrize("p_static_mw", energy.P_STATIC_SWEEP_MW)
+def test_every_static_power_has_its_own_scale(p_static_mw: float) -> None:
+    found = v1_cost()
+    own = power(found, U55_128, p_static_mw, energy.scale_of(found, p_static_mw))
+    assert own.mj == pytest.approx(energy.V1_MJ, rel=1e-5)
+
+
+def test_a_claim_is_refuted_where_the_model_says_so() -> None:
+    low = energy.Power(0.5, 100.0, 15.0, 30.0, 1.0)
+    assert set(claims(low).values()) == {"holds"}
+    assert set(claims(low._replace(active_mw=121.0, mj=1.0)).values()) == {"refuted"}
