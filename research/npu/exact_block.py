@@ -39,7 +39,7 @@ def find_block(op: Operation, chip: Chip, *, sparse: bool = False) -> Block | No
 
     Raises ValueError, one line, for a chip without exact tables.
     """
-    key = dataclasses.replace(op, name="", weights=None, riders=(), written=True)
+    key = dataclasses.replace(op, name="", weights=None, ofm=op.stored, riders=(), written=True)
     return _found(key, chip, sparse)
 
 

@@ -10,8 +10,8 @@ from math import ceil, prod
 from research.npu.chip import Chip
 from research.npu.exact_geometry import SUBKERNEL, up
 from research.npu.exact_memory import first_input_cycles, last_output_cycles, memory_of, sliced
-from research.npu.exact_tables import ACTIVATIONS, BINARY, tables55, tables85, unit_of
-from research.npu.operation import Block, Cycles, FeatureMap, Operation, Size
+from research.npu.exact_tables import BINARY, tables55, tables85, unit_of
+from research.npu.operation import FUSED, Block, Cycles, FeatureMap, Operation, Size
 
 _WEIGHT_BITS_A_CYCLE = 32
 _SCALE_BYTES, _READ_BITS = 10, 256
@@ -29,18 +29,21 @@ def op_cycles(
       area, depth: output rows and columns, and channels, of the part; None: all.
       starts, ends: the first input block, and the last output block, are counted.
     """
-    if area is not None or depth is not None:
-        op = sliced(op, op.depth if depth is None else depth, area)
     unit = unit_of(op.kind, chip)
     if block is None or unit == "dma":
         return Cycles(0, 0, 0, 0, 0)
+    if unit != "compound":
+        each = output_cycles(op, block, chip)
+    if area is not None or depth is not None:
+        op = sliced(op, op.depth if depth is None else depth, area)
+    op = op.alone
     if unit in ("elementwise", "resize"):
-        return _element_cycles(op, block, chip)
-    if op.kind == "MatMul" and block.first is not None and op.ifm2 is not None:
+        return _element_cycles(op, block, chip, each)
+    if op.kind == "MatMul" and unit == "compound" and block.first is not None and op.ifm2 is not None:
         return _product_cycles(op, block, block.first, op.ifm2, chip, starts, ends)
     if unit == "compound":
         raise ValueError(f"{op.name}: a {op.kind} has no cycles of its own on {chip.name}")
-    return _mac_cycles(op, block, chip, sparse, staged, starts, ends)
+    return _mac_cycles(op, block, chip, each, sparse, staged, starts, ends)
 
 
 def _clipped(shape: Size, block: Size) -> Size:
@@ -93,13 +96,14 @@ def _block_cycles(op: Operation, block: Block, chip: Chip, sparse: bool) -> int:
 
 
 def _mac_cycles(
-    op: Operation, block: Block, chip: Chip, sparse: bool, staged: bool, starts: bool, ends: bool
-) -> Cycles:
+    op: Operation, block: Block, chip: Chip, each: float, sparse: bool, staged: bool, starts: bool, ends: bool
+) -> Cycles:  # fmt: skip
+    """EstimateMacOpCycles; `each`: cycles an element of the output stage."""
     unit, micro = unit_of(op.kind, chip), _micro(op, block, chip)
     made = _clipped(op.ofm.shape, block.ofm)
     micros = prod(-(-n // m) for n, m in zip(made, micro, strict=True))
     blocks = prod(-(-n // m) for n, m in zip(op.ofm.shape, micro, strict=True)) / micros
-    output = float(ceil(output_cycles(op, block, chip) * prod(made)))
+    output = float(ceil(each * prod(made)))
     held = output
     if unit in ("conv", "depthwise") and op.kind != "MatMul":
         latency = memory_of(chip, "sram" if staged else "flash").read_latency_cycles
@@ -121,10 +125,9 @@ def _mac_cycles(
     )
 
 
-def _element_cycles(op: Operation, block: Block, chip: Chip) -> Cycles:
+def _element_cycles(op: Operation, block: Block, chip: Chip, each: float) -> Cycles:
     h, w, c = op.ofm.shape
     count = h * w * (up(c, 16) if op.ofm.brick else c)
-    each = output_cycles(op, block, chip)
     output = ceil(each * count)
     slowest = float(max(last_output_cycles(op, block, chip), first_input_cycles(op, block, chip)))
     command = ceil((slowest / prod(block.ofm) + each) / 4.0 * count)
@@ -145,8 +148,9 @@ def _product_cycles(
         ofm=dataclasses.replace(op.ofm, shape=(*op.ifm.shape[:2], 1)),
     )  # fmt: skip
     parts = (
-        _element_cycles(product, first, chip), _mac_cycles(total, block, chip, False, False, starts, ends)
-    )  # fmt: skip
+        _element_cycles(product, first, chip, output_cycles(product, first, chip)),
+        _mac_cycles(total, block, chip, output_cycles(total, block, chip), False, False, starts, ends),
+    )
     return Cycles(*(sum(part) * second.shape[1] for part in zip(*parts, strict=True)))
 
 
@@ -155,13 +159,13 @@ def output_cycles(op: Operation, block: Block, chip: Chip) -> float:
     if chip.family == "u55":
         return _output55(op, block, chip)
     tables = tables85(chip)
-    if op.kind in ACTIVATIONS or op.kind in ("Transpose", "Reverse"):
+    if op.kind in FUSED:
         half = op.reverse == "W" or op.transpose in ("NWHC", "NWCH", "NCWH")
         passes = [tables.activation_cycles[half]]
     else:
         passes = [_pass85(op.kind, op.ifm, op.ofm, chip, chained=not op.written)]
     for rider in op.riders:
-        if rider.kind in ACTIVATIONS or rider.kind in ("Transpose", "Reverse"):
+        if rider.kind in FUSED:
             passes[-1] = max(passes[-1], tables.activation_cycles[rider.half_rate])
         else:
             source = FeatureMap(rider.ofm.shape, rider.ifm_bits)

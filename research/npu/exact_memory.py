@@ -13,7 +13,18 @@ import numpy as np
 from research.npu.chip import Chip, Memory
 from research.npu.exact_geometry import SUBKERNEL, input_extent, reach, up, upscaling
 from research.npu.exact_tables import BINARY, CHANNELS, tables85, unit_of
-from research.npu.operation import Access, Block, Elements, Encoded, FeatureMap, Operation, Rider, Size, Where
+from research.npu.operation import (
+    FUSED,
+    Access,
+    Block,
+    Elements,
+    Encoded,
+    FeatureMap,
+    Operation,
+    Rider,
+    Size,
+    Where,
+)
 
 Channel = Literal["ifm", "weights", "fast_weights", "stream", "scales", "copy", "write"]
 _PLAIN_WRITE_BITS = 64 * 8
@@ -25,7 +36,9 @@ def memory_of(chip: Chip, where: Where) -> Memory:
 
 
 def sliced(op: Operation, depth: int, area: tuple[int, int] | None = None) -> Operation:
-    """The operation on so many output channels, and rows and columns, with the input that it needs for them."""
+    """The operation, with what is fused, on so many output channels and on rows and columns, with the input that
+    it needs for them."""
+    op = op.alone
     rows, columns = area or op.ofm.shape[:2]
     upscale, rounding = upscaling(op)
     needed = [
@@ -101,8 +114,10 @@ def elements(
     Args:
       area, depth: rows and columns, and channels, of the part that is asked for; None: all.
     """
+    riders = op.riders if chip.family == "u85" else ()
     if area is not None or depth is not None:
         op = sliced(op, op.depth if depth is None else depth, area)
+    op = op.alone
     unit = unit_of(op.kind, chip)
     ifm = ifm2 = scratch = refetches = 0
     brick = op.ifm.brick
@@ -125,18 +140,23 @@ def elements(
     elif unit == "compound":
         ifm = op.ifm.elements
     own = _stored(op.ofm) if op.written or chip.family == "u55" else 0
-    other, made_by = [], []
-    for rider in op.riders if chip.family == "u85" else ():
-        # Only the first tensor of a rider that is in memory is counted, its operand before its result.
-        read, write = _rider_moves(rider)
-        other.append(read)
-        made_by.append(write)
-    return Elements(ifm, ifm2, own, scratch, refetches, tuple(other), tuple(made_by))
+    moves = [_rider_moves(riders[i:]) for i in range(len(riders))]
+    return Elements(ifm, ifm2, own, scratch, refetches, tuple(m[0] for m in moves), tuple(m[1] for m in moves))
 
 
-def _rider_moves(rider: Rider) -> tuple[int, int]:
+def _rider_moves(riders: tuple[Rider, ...]) -> tuple[int, int]:
+    """(read, written) elements of the first of some riders.
+
+    Only its first tensor in memory is counted, an operand before the result; the result of one that others are
+    fused with is theirs.
+    """
+    rider = riders[0]
     if rider.other is not None:
         return (_stored(rider.other) if rider.other.elements > 1 else 0), 0
+    for after in riders[1:]:
+        if after.kind not in FUSED:
+            break
+        rider = after
     return 0, _stored(rider.ofm) if rider.written else 0
 
 
@@ -163,6 +183,8 @@ def _element_reads(op: Operation, chip: Chip) -> tuple[int, int]:
 def moved_bytes(op: Operation, block: Block | None, chip: Chip, count: Elements) -> Elements:
     """`count` in bytes, with what short bursts waste (ElementTransferToBytes)."""
     inside, outside = ((1, 1, 1), (1, 1, 1)) if block is None else (block.ifm, block.ofm)
+    riders = op.riders if chip.family == "u85" else ()
+    op = op.alone
     second = 0 if op.ifm2 is None else transfer(op.ifm2, inside, count.ifm2, chip, read=True)
     return Elements(
         transfer(op.ifm, inside, count.ifm, chip, read=True),
@@ -172,10 +194,10 @@ def moved_bytes(op: Operation, block: Block | None, chip: Chip, count: Elements)
         count.refetches,
         tuple(
             0 if r.other is None else transfer(r.other, inside, n, chip, read=True)
-            for r, n in zip(op.riders, count.other, strict=False)
+            for r, n in zip(riders, count.other, strict=True)
         ),
         tuple(
-            transfer(r.ofm, outside, n, chip, read=False) for r, n in zip(op.riders, count.made, strict=False)
+            transfer(r.ofm, outside, n, chip, read=False) for r, n in zip(riders, count.made, strict=True)
         ),
     )
 
@@ -238,7 +260,7 @@ def access_cycles(
     moved = moved_bytes(op, block, chip, count)
     lines: list[tuple[Where, Channel, str, int]] = [
         (op.ifm.memory, input_channel(op.kind), "maps", moved.ifm),
-        (op.ofm.memory, "write", "maps", moved.ofm),
+        (op.stored.memory, "write", "maps", moved.ofm),
     ]
     if op.ifm2 is not None:
         lines.append((op.ifm2.memory, input_channel(op.kind, second=True), "maps", moved.ifm2))

@@ -24,9 +24,6 @@ BINARY = frozenset({
     "Add", "Sub", "Mul", "Minimum", "Maximum", "SHL", "SHR", "Div", "LogicalAnd", "LogicalOr", "LogicalXor", "Xor",
     "And", "Or", "Asr", "Equal", "Greater", "GreaterEqual", "NotEqual", "AndNot",
 })  # fmt: skip
-ACTIVATIONS = frozenset({
-    "Relu", "Relu0To1", "Relu6", "ReluN", "ReluN1To1", "Prelu", "Clamp", "Sigmoid", "Tanh", "LUT",
-})  # fmt: skip
 
 
 class Tables85(NamedTuple):

@@ -27,6 +27,10 @@ import numpy as np
 Size = tuple[int, int, int]
 Where = Literal["sram", "flash"]
 Traversal = Literal["DepthFirst", "PartKernel", "Depthwise"]
+ACTIVATIONS = frozenset({
+    "Relu", "Relu0To1", "Relu6", "ReluN", "ReluN1To1", "Prelu", "Clamp", "Sigmoid", "Tanh", "LUT",
+})  # fmt: skip
+FUSED = ACTIVATIONS | {"Transpose", "Reverse"}  # in the pass of the operation before; all else is chained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +52,8 @@ class FeatureMap:
 class Rider:
     """An operation in the output stage of another one: fused (an activation, a transpose) or chained.
 
-    `other` is a second operand that is read from memory (a number is a FeatureMap of one element); `written` says
-    whether its own result goes to memory. `shape` is that of what it reads.
+    `other` is a second operand that is not made in the chain (a number is a FeatureMap of one element); `written`
+    says whether its own result goes to memory: not where the next rider takes it.
     """
 
     kind: str  # the compiler's operator: "Add", "LUT", "Relu", "Transpose" ...
@@ -100,13 +104,28 @@ class Operation:
     riders: tuple[Rider, ...] = ()
     weights: Weights | None = None
     scratch: Where | None = None  # of a compound operation (MatMul on Ethos-U55)
-    written: bool = True  # its own result goes to memory: not where a rider takes it
+    written: bool = True  # its own result goes to memory: not where a rider, fused or chained, takes it
     lut: bool = False  # a table is looked up, by the operation or by a rider
+
+    @property
+    def stored(self) -> FeatureMap:
+        """The output after all that is fused with the operation itself: what is written, or handed on in a chain."""
+        made = self.ofm
+        for rider in self.riders:
+            if rider.kind not in FUSED:
+                break
+            made = rider.ofm
+        return made
+
+    @property
+    def alone(self) -> "Operation":
+        """The operation that makes `stored` at once, without riders."""
+        return self if not self.riders else dataclasses.replace(self, ofm=self.stored, riders=())
 
     @property
     def depth(self) -> int:
         """Channels of the output."""
-        return self.ofm.shape[2]
+        return self.stored.shape[2]
 
 
 class Block(NamedTuple):
