@@ -125,7 +125,7 @@ def _search(op: Operation, chip: Chip) -> Block | None:
     if unit != "depthwise":
         weights = weights * (over[2] * d.astype(f32))
     repeats = prod(-(-k // SUBKERNEL) for k in reach(op))
-    fetched = (in_h * in_w * source[2] * repeats).astype(f32) * over[0] * over[1]
+    fetched = (in_h * in_w * source[2] * repeats).astype(f32) * over[1] * over[0]
     if not equal_depth:
         fetched = fetched * full[2].astype(f32)
     elements = f32(prod(made))

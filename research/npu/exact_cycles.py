@@ -143,15 +143,16 @@ def _product_cycles(
         op, kind="Mul", ifm2=dataclasses.replace(second, shape=op.ifm.shape),
         ofm=dataclasses.replace(op.ofm, shape=op.ifm.shape, bits=32, memory=where),
     )  # fmt: skip
-    total = dataclasses.replace(
+    summed = dataclasses.replace(
         op, kind="ReduceSum", ifm2=None, ifm=dataclasses.replace(op.ifm, memory=where),
         ofm=dataclasses.replace(op.ofm, shape=(*op.ifm.shape[:2], 1)),
     )  # fmt: skip
     parts = (
         _element_cycles(product, first, chip, output_cycles(product, first, chip)),
-        _mac_cycles(total, block, chip, output_cycles(total, block, chip), False, False, starts, ends),
+        _mac_cycles(summed, block, chip, output_cycles(summed, block, chip), False, False, starts, ends),
     )
-    return Cycles(*(sum(part) * second.shape[1] for part in zip(*parts, strict=True)))
+    total, _, output, command, macs = (sum(part) * second.shape[1] for part in zip(*parts, strict=True))
+    return Cycles(total, 0, output, command, macs)  # the compiler reports no MAC cycles of such an operation
 
 
 def output_cycles(op: Operation, block: Block, chip: Chip) -> float:
