@@ -1,8 +1,8 @@
 """Bytes of a stream of weights after Arm's lossless encoder: palette, Golomb-Rice codes, runs of zeros.
 
 After `update_palette`, `create_palette`, `search_grc_params`, `encode_slice` and `ml_encode_fwd` of the `mlw_codec`
-in ethos-u-vela 5.2.0. The encoder changes its code within a stream where that saves 40 bits; here a stream has the
-one code that suits all of it best.
+in ethos-u-vela 5.2.0. The encoder goes through a stream and changes its code where that saves 40 bits; for weights
+(not for runs) that is estimated here from how often each value is there.
 """
 
 from typing import NamedTuple
@@ -17,6 +17,8 @@ _CHUNK, _SHORT_CHUNK = 12, 8  # symbols written together
 _SLICE, _SECTION = (1 << 15) - 1, 128 * 1024  # most weights under one header, and under one palette
 _HEADER_BITS, _PALETTE_BITS, _END_BITS = 23, 13, 3
 _UNIT_BITS = 128  # a stream ends on a whole one
+_SWITCH_BITS = 40  # what another code must save
+_SLICE_BITS = _HEADER_BITS + 6  # a header and half a chunk
 _ZERO_SHARE, _SHORTEST_RUN = 5, 2
 _FAST_HEADER_BITS = 256
 
@@ -30,7 +32,7 @@ class Coded(NamedTuple):
 
 
 class _Palette(NamedTuple):
-    index: np.ndarray  # of each of 256 values, from -128
+    codes: np.ndarray  # of each of 256 values, from -128
     size: int
     bits: int  # of an entry
     plain_bits: int  # of a weight that is written as it is; 0: it cannot be
@@ -50,24 +52,26 @@ def coded(counts: np.ndarray, stream: np.ndarray | None = None) -> Coded:
     """The size of a stream that holds `counts` [256] of each value.
 
     Args:
-      stream: the values in their order; asked for where `may_run`.
+      stream: the values in their order; asked for where `may_run`, or where zeros fill blocks.
     """
-    runs = _runs(stream) if stream is not None and may_run(counts) else None
-    if runs is not None and int(runs[runs >= _SHORTEST_RUN].sum()) < counts[128] // 2:
-        runs = None
+    gaps = _runs(stream) if stream is not None else np.zeros(0, np.int64)
+    apart = may_run(counts) and int(gaps[gaps >= _SHORTEST_RUN].sum()) >= counts[128] // 2
+    runs = gaps if apart else None
     own = counts.copy()
     if runs is not None:
         own[128] = 0
+        if not own.any():  # a stream of zeros only: the first is written as a weight
+            own[128], runs = 1, np.array([0, runs.sum() - 1])
     total = int(own.sum())
     palette = _palette(own)
     sections = max(-(-int(counts.sum()) // _SECTION), 1)
     bits = sections * (_PALETTE_BITS + palette.size * palette.bits)
     bits += max(-(-total // _SLICE), sections) * _HEADER_BITS + _END_BITS
     if total:
-        bits += _weight_bits(own, palette)
+        bits += _weight_bits(own, palette, gaps[:0] if apart else gaps)
     if runs is not None:
         bits += _run_bits(runs)
-    zeros = int(counts[128]) if runs is not None else 0
+    zeros = int(runs.sum()) if runs is not None else 0
     return Coded(up(bits, _UNIT_BITS) // 8, zeros, int(np.count_nonzero(counts)))
 
 
@@ -103,30 +107,87 @@ def _palette(counts: np.ndarray) -> _Palette:
     return _Palette(index, size, bits, plain)
 
 
-def _weight_bits(counts: np.ndarray, palette: _Palette) -> int:
-    """Bits of all weights in their best code."""
+def _weight_bits(counts: np.ndarray, palette: _Palette, gaps: np.ndarray) -> int:
+    """Bits of all weights: in their best code, or with excursions into one that the rarest of them do not fit.
+
+    Args:
+      gaps: lengths of runs of zeros in it; long ones are an excursion into the code of a bit each.
+    """
+    bits, zero = _plain_bits(counts, palette)
+    if zero <= 1 or not gaps.size:
+        return bits
+    wait = _SWITCH_BITS / (zero - 1)
+    runs = gaps[gaps > max(wait, 2 * _SLICE_BITS / (zero - 1))]
+    if not runs.size:
+        return bits
+    rest = counts.copy()
+    rest[128] -= runs.sum()
+    around = int(runs.size * (2 * _SLICE_BITS + _SWITCH_BITS))
+    return min(bits, _plain_bits(rest, palette)[0] + int(runs.sum()) + around)
+
+
+def _plain_bits(counts: np.ndarray, palette: _Palette) -> tuple[int, float]:
+    """(bits of all, bits of a zero in the best code) without regard to their order."""
     used = np.flatnonzero(counts)
-    index, n = palette.index[used], counts[used]
+    index, n = palette.codes[used], counts[used]
     total = int(n.sum())
-    best = total * palette.plain_bits if palette.plain_bits else None
+    whole: tuple[int, np.ndarray] | None = None
+    if palette.plain_bits:
+        whole = total * palette.plain_bits, np.full(used.size, palette.plain_bits)
+    partial = list[tuple[np.ndarray, np.ndarray]]()
     for div, trunc in _CODES:
         q = index >> div
-        if int(q.max()) > (2 if trunc else 31):
+        each = (np.minimum(q + 1, 2) if trunc else q + 1) + div
+        fits = q <= (2 if trunc else 31)
+        if not fits.all():
+            partial.append((each, fits))
             continue
-        each = np.minimum(q + 1, 2) if trunc else q + 1
         symbols = total if trunc else int((n * (q // 2 + 1)).sum())
-        bits = int((n * each).sum()) + total * div + -symbols % _CHUNK
-        best = bits if best is None else min(best, bits)
-    return best or 0
+        bits = int((n * each).sum()) + -symbols % _CHUNK
+        if whole is None or bits < whole[0]:
+            whole = bits, each
+    if whole is None:
+        return 0, 1.0
+    best = float(whole[0])
+    for each, fits in partial:
+        best = min(best, whole[0] - _saved(n, whole[1] - each, fits))
+    zero = whole[1][used == 128]
+    return int(best), float(zero[0]) if zero.size else 1.0
+
+
+def _saved(n: np.ndarray, less: np.ndarray, fits: np.ndarray) -> float:
+    """Bits that excursions save, into a code of `less` bits a weight where it `fits`.
+
+    Values that it does not fit end an excursion; the next begins when it would have saved `_SWITCH_BITS`. They are
+    taken to be scattered at random.
+    """
+    inside, rare = int(n[fits].sum()), int(n[~fits].sum())
+    rate = float((n * less)[fits].sum()) / max(inside, 1)
+    if rate <= 0:
+        return 0.0
+    gap, wait = inside / (rare + 1), _SWITCH_BITS / rate
+    again = np.exp(-wait / gap)  # share of gaps that are long enough
+    return float(again * (rare + 1) * (gap * rate - 2 * _SLICE_BITS))
 
 
 def _run_bits(runs: np.ndarray) -> int:
-    """Bits of all lengths of runs of zeros in their best code."""
-    found = []
-    for div in _ZERO_DIVS:
-        q = int((runs >> div).sum()) + runs.size
-        found.append(q + runs.size * div + -q % (_CHUNK if div < 3 else _SHORT_CHUNK))
-    return min(found)
+    """Bits of all lengths of runs of zeros, in the code that the encoder ends up with.
+
+    It begins with the best for the first run and takes another when that is ahead by `_SWITCH_BITS` before a run.
+    """
+    bits = np.cumsum([(runs >> div) + 1 + div for div in _ZERO_DIVS], axis=1)
+    best, first = bits.argmin(0), 0
+    ahead = bits.min(0)[1:] + _SWITCH_BITS
+    code = int(best[0])
+    while True:
+        later = np.flatnonzero(ahead[first:] < bits[code, first:-1])
+        if not later.size:
+            break
+        first += int(later[0])
+        code = int(best[first + 1])
+        first += 1
+    q = int((runs >> _ZERO_DIVS[code]).sum()) + runs.size
+    return int(bits[code, -1]) + -q % (_CHUNK if code < 3 else _SHORT_CHUNK)
 
 
 def fast_size(count: int, distinct: int, *, sparse: bool) -> int:

@@ -6,6 +6,7 @@ After `TryEncodeWeightAndScaleTensor`, `EncodeBestWeightFormat`, `UseFastDecoder
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from research.npu.exact_block import find_block
 from research.npu.exact_coding import Coded, coded, counts_of, fast_size, may_run
 from research.npu.exact_cycles import op_cycles
 from research.npu.exact_geometry import up
-from research.npu.exact_memory import bandwidth
+from research.npu.exact_memory import Channel, bandwidth
 from research.npu.exact_order import ordered, source_length
 from research.npu.exact_tables import unit_of
 from research.npu.operation import Block, Choice, Encoded, Operation, Weights
@@ -41,11 +42,11 @@ def encoded(
         raise ValueError(f"{op.name}: a {op.kind} has no weights")
     edges = tuple(slices) if slices is not None else (0, op.depth)
     parts = [
-        _slice(op.weights, _shape_of(op), block, chip, a, b, sparse) for a, b in zip(edges, edges[1:], strict=False)
+        _slice(op.weights, _shape_of(op), block, chip, a, b, sparse) for a, b in pairwise(edges)
     ]
     distinct = max((p[3] for p in parts), default=0)
     ranges, weight_bytes = list[int](), 0
-    for (size, source, _, _), a, b in zip(parts, edges, edges[1:], strict=False):
+    for (size, source, _, _), (a, b) in zip(parts, pairwise(edges), strict=True):
         own = fast_size(source, distinct, sparse=sparse) if fast else size
         weight_bytes += own
         ranges.append(own + up(_scale_bytes(b - a, block, chip), _UNIT))
@@ -84,13 +85,11 @@ def _slice(
     whole = counts_of(np.ascontiguousarray(plain))
     filled = whole.copy()
     filled[128] += padding
-    if may_run(filled):
+    if padding or may_run(filled):
         found = [coded(counts_of(s), s) for s in ordered(op, block, chip, plain, sparse=sparse)]
     else:
         for stream in range(streams):
             own = whole if streams == 1 else counts_of(np.ascontiguousarray(_of_core(plain, block, streams, stream)))
-            own = own.copy()
-            own[128] += padding // streams
             found.append(coded(own))
     distinct = int(np.count_nonzero(filled))
     return sum(f.size for f in found), source, sum(f.zeros for f in found), distinct
@@ -104,7 +103,7 @@ def _of_core(values: np.ndarray, block: Block, streams: int, stream: int) -> np.
 
 def decode_cycles(found: Encoded, chip: Chip) -> int:
     """Cycles to fetch weights from flash or to decode them, whichever takes longer (WeightDecodeCycles)."""
-    channel = "fast_weights" if found.fast else "weights"
+    channel: Channel = "fast_weights" if found.fast else "weights"
     fetch = int(np.float32(found.weight_bytes) / bandwidth(chip, "flash", channel))
     fetch += int(chip.flash.read_latency_cycles)
     if chip.family == "u55":
@@ -136,7 +135,7 @@ def best_format(op: Operation, chip: Chip, *, sparsity: bool = True) -> Choice:
                 del choices[0]
     if able:
         choices += _fast(op, chip, choices)
-    cycles, block, found = min(choices, key=lambda c: c[0] + decode_cycles(c[2], chip))
+    _, block, found = min(choices, key=lambda c: c[0] + decode_cycles(c[2], chip))
     return Choice(block, found, found.sparse, found.fast)
 
 
