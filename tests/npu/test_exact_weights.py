@@ -15,8 +15,9 @@ from tests.npu.scheduled import ALL_CHIPS, judged
 FM = FeatureMap((16, 16, 64))
 
 
-def conv(values: np.ndarray | None, **about: float) -> Operation:
-    return Operation("", "Conv2D", FM, FM, kernel=(3, 3), weights=Weights(values, (3, 3, 64, 64), **about))
+def conv(values: np.ndarray | None, bytes_per_weight: float = 1.0, *, pattern: bool = False) -> Operation:
+    weights = Weights(values, (3, 3, 64, 64), bytes_per_weight, pattern)
+    return Operation("", "Conv2D", FM, FM, kernel=(3, 3), weights=weights)
 
 
 def random(seed: int = 0) -> np.ndarray:
