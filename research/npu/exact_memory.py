@@ -256,6 +256,24 @@ def access_cycles(
       encoded: its weights and scales, None: it has none.
       staged: the weights are copied to SRAM, while it runs but for `first_bytes` of them.
     """
+    lines = _lines(op, block, chip, encoded, staged, first_bytes)
+    places: tuple[Where, Where] = ("sram", "flash")
+    return {where: _access(chip, where, [line[1:] for line in lines if line[0] == where]) for where in places}
+
+
+def access_bytes(
+    op: Operation, block: Block | None, chip: Chip, encoded: Encoded | None = None, *, staged: bool = False,
+    first_bytes: int = 0,
+) -> dict[Where, int]:  # fmt: skip
+    """Bytes that each memory moves for an operation; arguments as for `access_cycles`."""
+    lines = _lines(op, block, chip, encoded, staged, first_bytes)
+    return {where: sum(line[3] for line in lines if line[0] == where) for where in ("sram", "flash")}
+
+
+def _lines(
+    op: Operation, block: Block | None, chip: Chip, encoded: Encoded | None, staged: bool, first_bytes: int
+) -> list[tuple[Where, Channel, str, int]]:
+    """(memory, channel, what, bytes) of all that is moved."""
     count = elements(op, block, chip) if block is not None else _copied(op)
     moved = moved_bytes(op, block, chip, count)
     lines: list[tuple[Where, Channel, str, int]] = [
@@ -283,8 +301,8 @@ def access_cycles(
         else:
             lines.append(("flash", "weights", "weights", fetched))
         lines.append(("flash", "scales", "scales", count.refetches * encoded.scale_bytes))
-    places: tuple[Where, Where] = ("sram", "flash")
-    return {where: _access(chip, where, [line[1:] for line in lines if line[0] == where]) for where in places}
+    return lines
+
 
 
 def _copied(op: Operation) -> Elements:
