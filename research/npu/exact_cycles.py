@@ -9,7 +9,14 @@ from math import ceil, prod
 
 from research.npu.chip import Chip
 from research.npu.exact_geometry import SUBKERNEL, up
-from research.npu.exact_memory import first_input_cycles, last_output_cycles, memory_of, sliced
+from research.npu.exact_memory import (
+    elements,
+    first_input_cycles,
+    last_output_cycles,
+    memory_of,
+    moved_bytes,
+    sliced,
+)
 from research.npu.exact_tables import BINARY, tables55, tables85, unit_of
 from research.npu.operation import FUSED, Block, Cycles, FeatureMap, Operation, Size
 
@@ -32,6 +39,8 @@ def op_cycles(
     unit = unit_of(op.kind, chip)
     if block is None or unit == "dma":
         return Cycles(0, 0, 0, 0, 0)
+    if unit == "compound" and op.kind == "Transpose":
+        return _turned_cycles(op, block, chip)
     if unit != "compound":
         each = output_cycles(op, block, chip)
     if area is not None or depth is not None:
@@ -153,6 +162,15 @@ def _product_cycles(
     )
     total, _, output, command, macs = (sum(part) * second.shape[1] for part in zip(*parts, strict=True))
     return Cycles(total, 0, output, command, macs)  # the compiler reports no MAC cycles of such an operation
+
+
+def _turned_cycles(op: Operation, block: Block, chip: Chip) -> Cycles:
+    """A transpose on Ethos-U55: as long as its memories take."""
+    moved = moved_bytes(op, block, chip, elements(op, block, chip))
+    source, target = memory_of(chip, op.ifm.memory), memory_of(chip, op.stored.memory)
+    read = int(moved.ifm / source.bytes_per_cycle) + int(source.read_latency_cycles)
+    write = int(moved.ofm / target.bytes_per_cycle) + int(target.write_latency_cycles)
+    return Cycles(max(read, write), 0, 0, 0, 0)
 
 
 def output_cycles(op: Operation, block: Block, chip: Chip) -> float:

@@ -53,6 +53,7 @@ class _Lowering:
         self.views: dict[str, View] = {n: self.area(n, given=True, linear=True) for n in self.graph.inputs}
         self.padded: dict[str, View] = {}
         self.codes = _codes()
+        self.wide_table = _WIDE_TABLE_BYTES if chip.family == "u85" else 0  # Ethos-U55 knows these curves
 
     def area(self, name: str, **fields: Any) -> View:
         shape = _hwc(self.graph.shape(name))
@@ -225,7 +226,7 @@ class _Lowering:
         if source.area.bits == 8:
             self.make(node, "LUT", source, table_bytes=_TABLE_BYTES)
         elif node.op in ("logistic", "tanh"):
-            self.make(node, "Sigmoid" if node.op == "logistic" else "Tanh", source, scaled=True)
+            self.make(node, "Sigmoid" if node.op == "logistic" else "Tanh", source, scaled=True, table_bytes=self.wide_table)
         else:
             self.make(node, "LUT", source, table_bytes=_WIDE_TABLE_BYTES)
 

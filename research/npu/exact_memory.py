@@ -157,7 +157,7 @@ def _rider_moves(riders: tuple[Rider, ...]) -> tuple[int, int]:
         if after.kind not in FUSED:
             break
         rider = after
-    return 0, _stored(rider.ofm) if rider.written else 0
+    return 0, _stored(rider.moved) if rider.written else 0
 
 
 def _element_reads(op: Operation, chip: Chip) -> tuple[int, int]:
@@ -197,7 +197,7 @@ def moved_bytes(op: Operation, block: Block | None, chip: Chip, count: Elements)
             for r, n in zip(riders, count.other, strict=True)
         ),
         tuple(
-            transfer(r.ofm, outside, n, chip, read=False) for r, n in zip(riders, count.made, strict=True)
+            transfer(r.moved, outside, n, chip, read=False) for r, n in zip(riders, count.made, strict=True)
         ),
     )
 

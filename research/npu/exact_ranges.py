@@ -45,9 +45,9 @@ def live_ranges(groups: Sequence[Step], buffers: Sequence[Buffers], memory: Wher
         if area.memory != memory or area.constant:
             return
         if area not in of:
-            of[area] = Range(area.name, area.size, time, time)
+            of[area] = Range(area.name, area.size, time, time + 1)
             found.append(of[area])
-        of[area].mark(0 if area.given else time, ends + 0 if area.result else time)
+        of[area].mark(0 if area.given else time, ends + 1 if area.result else time + 1)
 
     for index, (first, held) in enumerate(zip(groups, buffers, strict=True)):
         time = 2 * index

@@ -68,6 +68,12 @@ class Rider:
     other: FeatureMap | None = None
     written: bool = True
     half_rate: bool = False  # a transpose of rows and columns, or a reversal of columns
+    whole: Size | None = None  # of the tensor, where it writes a part: the compiler counts all of it as written
+
+    @property
+    def moved(self) -> FeatureMap:
+        """The output as its bytes are counted."""
+        return self.ofm if self.whole is None else dataclasses.replace(self.ofm, shape=self.whole)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from typing import Literal
 from research.npu.chip import Chip
 from research.npu.energy import FLASH_PJ_PER_BYTE, MAC_PJ, P_STATIC_MW, SCALE, SRAM_PJ_PER_BYTE
 from research.npu.exact_buffers import Buffers, buffered
-from research.npu.exact_groups import grouped, lay_out, operation_of
+from research.npu.exact_groups import grouped, inner, lay_out, operation_of
 from research.npu.exact_lowering import steps_of
 from research.npu.exact_memory import access_bytes
 from research.npu.exact_performance import Performance, full_performance
@@ -128,13 +128,14 @@ def plan(
 
 def _move(groups: list[Step], where: Where, *, inside: bool) -> None:
     """Moves feature maps to a memory; `inside`: only those that an operation makes and another one reads."""
-    areas = set[Area]()
+    areas, hidden = set[Area](), set[Area]()
     for first in groups:
+        hidden |= inner(first)
         for step in (first, *first.riders):
             areas |= {v.area for v in (*step.inputs, step.ofm) if not v.area.constant}
             if step.scratch is not None:
                 areas.add(step.scratch)
-    for area in areas:
+    for area in areas - hidden if inside else areas:
         host = any(s.kind == HOST for s in (*area.makers, *area.readers))
         if not inside or (area.makers and area.readers and not area.result and not host):
             area.memory = where
