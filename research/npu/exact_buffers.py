@@ -5,7 +5,6 @@ After `ProposeWeightBuffering` and `ProposeSlicedWeightBuffering` of ethos-u-vel
 """
 
 import math
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from research.npu.chip import Chip
@@ -13,12 +12,12 @@ from research.npu.exact_cycles import op_cycles
 from research.npu.exact_geometry import up
 from research.npu.exact_memory import Channel, copy_cycles, elements, input_channel, read_cycles
 from research.npu.exact_performance import Sliced, sliced_performance
-from research.npu.operation import Block, Encoded, Operation
+from research.npu.exact_weights import encoded
+from research.npu.operation import Block, Choice, Encoded, Operation
 
 Buffering = Literal["None", "Single", "Double"]
 _SPLIT, _STARTUP_CYCLES = 16, 1000
 _UNDERUSED = 0.3
-Encode = Callable[[tuple[int, ...]], Encoded]
 
 
 class Buffers(NamedTuple):
@@ -49,18 +48,19 @@ class _Case(NamedTuple):
 
 
 def buffered(
-    op: Operation, block: Block | None, whole: Encoded | None, encode: Encode, chip: Chip, *, slack: int,
-    first: bool, starts: bool, movable: bool = False, enabled: bool = True,
+    op: Operation, choice: Choice, chip: Chip, *, slack: int, first: bool, starts: bool, movable: bool = False,
+    enabled: bool = True,
 ) -> Buffers:  # fmt: skip
-    """The choice for an operation.
+    """Slices and buffers of an operation.
 
     Args:
-      whole: its weights in one slice; `encode` gives those of any slices.
+      choice: its block, and its weights in one slice.
       slack: cycles under which weights can be copied.
       first: there is nothing before it in the schedule; `starts`: nothing on the NPU just before it.
       movable: its input is in flash and may be staged to SRAM.
       enabled: weights may be buffered at all.
     """
+    block, whole = choice.block, choice.encoded
     if block is None:
         return Buffers(None, "None", False, (), 0, 0)
     own = op_cycles(op, block, chip).total
@@ -101,7 +101,9 @@ def buffered(
         edges = _edges(case)
     if edges is None:
         return none
-    found = whole if len(edges) == 2 else encode(edges)
+    found = whole
+    if len(edges) > 2:
+        found = encoded(op, block, chip, edges, sparse=choice.sparse, fast=choice.fast)
     parts = (max(found.ranges[::2]), max(found.ranges[1::2], default=0))
     double = max(found.ranges) < found.total
     kind: Buffering = "Double" if double else "Single"
@@ -151,10 +153,9 @@ def _pays(case: _Case, new: Sliced, slices: int, forced: bool, movable: bool) ->
     before = max(plain.run, plain.weight_read_cycles, read)
     after = max(new.full, new.weight_read_cycles, read)
     if case.dominated:
-        full = after
         if new.visible // slices < _STARTUP_CYCLES:
             after -= new.visible
-        if slices > 1 and new.full == (full if full == after else after) and forced:
+        if slices > 1 and new.full == after and forced:
             after -= slices * (_STARTUP_CYCLES // 2)
     once = case.refetches == 1 and case.transfer + new.weight_read_cycles > before
     return after <= before and not once

@@ -154,14 +154,15 @@ def operation_of(first: Step) -> Operation:
                 step.kind, _map(step.ofm, shape=shape if prod(shape) == prod(step.ofm.seen) else None),
                 before.ofm.area.bits, other, step.ofm.area not in hidden, step.transpose in _HALF_RATE,
                 step.ofm.shape if step.kind in ACTIVATIONS and step.ofm.part else None,
-            )  # fmt: skip
+            )
         )
     where: Where | None = None if first.scratch is None else first.scratch.memory
     own = dataclasses.replace(first.ofm, area=stored.ofm.area)
     turned = next((s.transpose for s in members if s.transpose != "NHWC"), "NHWC")
     fields: dict[str, Any] = {"upscale": first.upscale, "scale": first.scale, "transpose": turned}
+    second = None if first.ifm2 is None else _map(first.ifm2)
     return Operation(
-        first.name, first.kind, _map(first.ifm), _map(own, first.ofm.area.bits), None if first.ifm2 is None else _map(first.ifm2),
+        first.name, first.kind, _map(first.ifm), _map(own, first.ofm.area.bits), second,
         first.kernel, first.stride, first.dilation, riders=tuple(riders), weights=first.weights, scratch=where,
         written=first.ofm.area not in hidden, lut=any(s.kind == "LUT" for s in members), **fields,
     )  # fmt: skip

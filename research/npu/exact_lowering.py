@@ -18,7 +18,8 @@ from research.npu.exact_steps import HOST, Area, Step, View, deepen, in_order
 from research.npu.network import Network
 from research.npu.operation import Size, Weights
 from research.npu.riding import copied_share
-from research.npu.table import _hwc, _reduced, _split
+from research.npu.table import HOST as ON_HOST
+from research.npu.table import hwc, near_square, reduced
 
 _BINARY: Mapping[str, str] = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "maximum": "Maximum", "minimum": "Minimum",
@@ -51,14 +52,16 @@ class _Lowering:
         self.ops = np.asarray(network.table.op)
         self.uses = Counter(n for node in self.graph.nodes for n in node.inputs) + Counter(self.graph.outputs)
         self.views: dict[str, View] = {n: self.area(n, given=True, linear=True) for n in self.graph.inputs}
-        self.padded: dict[str, View] = {}
-        self.codes = _codes()
         self.wide_table = _WIDE_TABLE_BYTES if chip.family == "u85" else 0  # Ethos-U55 knows these curves
 
     def area(self, name: str, **fields: Any) -> View:
-        shape = _hwc(self.graph.shape(name))
+        shape = hwc(self.graph.shape(name))
         result = name in self.graph.outputs
         return View(Area(name, shape, self.network.bits.get(name, 8), result=result, **fields), shape)
+
+    def known(self, name: str, shape: Size, bits: int) -> View:
+        """A constant, in flash."""
+        return View(Area(name, shape, bits, constant=True, linear=True, memory="flash"), shape)
 
     def emit(self, step: Step) -> Step:
         step.ofm.area.makers.append(step)
@@ -74,7 +77,7 @@ class _Lowering:
         self.emit(Step(node.output, kind, ifm, own, **fields))
         if act:
             self.emit(Step(node.output, act, own, out))
-        self.views[node.output] = View(out.area, _hwc(self.graph.shape(node.output)))
+        self.views[node.output] = View(out.area, hwc(self.graph.shape(node.output)))
 
     def weights(self, row: int, node: Node, shape: tuple[int, int, int, int]) -> Weights:
         values = self.network.kernels.get(node.output)
@@ -88,17 +91,12 @@ class _Lowering:
     def node(self, row: int, node: Node) -> None:
         """Lowers one node."""
         if node.op == "constant":
-            shape = _hwc(node.kernel_shape or (1,))
+            shape = hwc(node.kernel_shape or (1,))
             bits = self.network.bits.get(node.output, 8)
-            self.views[node.output] = View(
-                Area(node.output, shape, bits, constant=True, linear=True, memory="flash"), shape
-            )
+            self.views[node.output] = self.known(node.output, shape, bits)
             return
-        if node.op != "pad" and any(name in self.padded for name in node.inputs):
-            source = self.padded[node.inputs[0]]
-        else:
-            source = self.views[node.inputs[0]]
-        if int(self.ops[row]) == self.codes["host"] or (
+        source = self.views[node.inputs[0]]
+        if int(self.ops[row]) == ON_HOST or (
             self.chip.family == "u55" and (node.op == "div" or (node.op == "matmul" and source.area.bits == 16))
         ):
             self.make(node, HOST, source)
@@ -136,7 +134,7 @@ class _Lowering:
 
     def _dense(self, row: int, node: Node, source: View) -> None:
         whole = self.graph.shape(node.inputs[0])
-        h, w = source.shape[:2] if len(whole) == 4 else _split(prod(whole[:-1]))
+        h, w = source.shape[:2] if len(whole) == 4 else near_square(prod(whole[:-1]))
         deep, made = node.kernel_shape
         source = dataclasses.replace(source, shape=(h, w, deep))
         weights = self.weights(row, node, (1, 1, deep, made))
@@ -175,7 +173,7 @@ class _Lowering:
     _avg_pool = _max_pool
 
     def _mean(self, row: int, node: Node, source: View) -> None:
-        rows, columns = _reduced(node, self.graph.shape(node.inputs[0]))
+        rows, columns = reduced(node, self.graph.shape(node.inputs[0]))
         h, w, c = source.shape
         if rows > _MEAN_ROWS and rows * columns <= _MEAN_PIXELS and rows > 1 and columns > 1:
             source, columns, rows = dataclasses.replace(source, shape=(1, h * w, c)), rows * columns, 1
@@ -196,8 +194,7 @@ class _Lowering:
                 own = sums
             total = own
         assert total is not None
-        number = View(Area(node.output, (1, 1, 1), 32, constant=True, linear=True, memory="flash"), (1, 1, 1))
-        self.make(node, "Mul", total, ifm2=number, shape=made)
+        self.make(node, "Mul", total, ifm2=self.known(node.output, (1, 1, 1), 32), shape=made)
 
     def _softmax(self, row: int, node: Node, source: View) -> None:
         out = self.area(node.output)
@@ -226,7 +223,8 @@ class _Lowering:
         if source.area.bits == 8:
             self.make(node, "LUT", source, table_bytes=_TABLE_BYTES)
         elif node.op in ("logistic", "tanh"):
-            self.make(node, "Sigmoid" if node.op == "logistic" else "Tanh", source, scaled=True, table_bytes=self.wide_table)
+            kind = "Sigmoid" if node.op == "logistic" else "Tanh"
+            self.make(node, kind, source, scaled=True, table_bytes=self.wide_table)
         else:
             self.make(node, "LUT", source, table_bytes=_WIDE_TABLE_BYTES)
 
@@ -249,7 +247,7 @@ class _Lowering:
         self.make(node, "Transpose", source, transpose=order)
 
     def _resize(self, row: int, node: Node, source: View) -> None:
-        out = _hwc(self.graph.shape(node.output))
+        out = hwc(self.graph.shape(node.output))
         if self.chip.family == "u85":
             self.make(node, "Resize", source, scale=(out[1], source.shape[1]))
             return
@@ -263,16 +261,16 @@ class _Lowering:
         self.make(node, "AvgPool", source, kernel=kernel, upscale="nearest")
 
     def _reshape(self, row: int, node: Node, source: View) -> None:
-        shape = _hwc(self.graph.shape(node.output))
+        shape = hwc(self.graph.shape(node.output))
         if copied_share(self.graph, node):
             copy = View(Area(node.output, source.shape, source.area.bits), source.shape)
             self.emit(Step(node.output, "MemoryCopy", source, copy))
-            source = copy
+            self.views[node.inputs[0]] = source = copy  # for all who read it
         source.area.result |= node.output in self.graph.outputs
         self.views[node.output] = View(source.area, shape, None, source.at)
 
     def _slice(self, row: int, node: Node, source: View) -> None:
-        out = _hwc(self.graph.shape(node.output))
+        out = hwc(self.graph.shape(node.output))
         at = _hwc3([begin for begin, _ in node.spans])
         view = View(source.area, source.shape, out, at)
         if node.output in self.graph.outputs:
@@ -282,7 +280,7 @@ class _Lowering:
 
     def _pad(self, row: int, node: Node, source: View) -> None:
         if not copied_share(self.graph, node):
-            self.padded[node.output] = source
+            self.views[node.output] = source  # the convolutions that read it pad for themselves
             return
         out = self.area(node.output)
         h, w, c = out.shape
@@ -291,7 +289,7 @@ class _Lowering:
         bands += [((h, left, c), (0, 0, 0)), ((h, right, c), (0, w - right, 0))]
         for shape, at in bands:
             if prod(shape):
-                fill = View(Area(node.output, shape, out.area.bits, constant=True, linear=True, memory="flash"), shape)
+                fill = self.known(node.output, shape, out.area.bits)
                 self.emit(Step(node.output, "MemoryCopy", fill, View(out.area, out.shape, shape, at)))
         self._write_into(node, [(node.inputs[0], (top, left, node.spans[-1][0]))], out)
 
@@ -302,7 +300,7 @@ class _Lowering:
             corner = [0, 0, 0]
             corner[place] = at
             parts.append((name, (corner[0], corner[1], corner[2])))
-            at += _hwc(self.graph.shape(name))[place]
+            at += hwc(self.graph.shape(name))[place]
         self._write_into(node, parts, out)
 
     def _write_into(self, node: Node, parts: list[tuple[str, Size]], out: View) -> None:
@@ -325,9 +323,3 @@ class _Lowering:
 def _hwc3(values: list[int]) -> Size:
     h, w, c = [0, 0, 0, *values][-3:]
     return h, w, c
-
-
-def _codes() -> dict[str, int]:
-    from research.npu import table
-
-    return {"host": table.HOST}

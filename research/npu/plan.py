@@ -7,7 +7,6 @@ Plain Python, no gradients: `cost` is its smooth relative. A network becomes sch
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 from typing import Literal
 
 from research.npu.chip import Chip
@@ -19,7 +18,7 @@ from research.npu.exact_memory import access_bytes
 from research.npu.exact_performance import Performance, full_performance
 from research.npu.exact_ranges import Range, live_ranges, place
 from research.npu.exact_steps import HOST, Area, Step
-from research.npu.exact_weights import best_format, encoded
+from research.npu.exact_weights import best_format
 from research.npu.network import Network
 from research.npu.operation import Block, Choice, Operation, Size, Where
 
@@ -39,7 +38,7 @@ class PlannedLayer:
     npu_cycles: int
     mac_cycles: int
     output_cycles: int
-    access_cycles: Mapping[Where, int]
+    access_cycles: dict[Where, int]
     moved_bytes: Mapping[Where, int]
     macs: int
     block: Size
@@ -54,8 +53,8 @@ class PlannedLayer:
         """"cpu", "flash", "sram", "mac", "output" or, where none of them explains half of its cycles, "wait"."""
         if self.op == HOST:
             return "cpu"
-        for memory in ("flash", "sram"):
-            if self.access_cycles.get(memory, 0) >= self.cycles > self.npu_cycles:  # type: ignore[call-overload]
+        for memory, cycles in reversed(self.access_cycles.items()):
+            if cycles >= self.cycles > self.npu_cycles:
                 return memory
         work = max(self.mac_cycles, self.output_cycles)
         if 2 * work < self.npu_cycles:
@@ -96,20 +95,20 @@ def plan(
         _move(groups, "flash", inside=False)
     lay_out(groups, chip)
     ops = [operation_of(first) if first.kind != HOST else None for first in groups]
-    choices = [Choice(None, None, False, False) if op is None else best_format(op, chip, sparsity=sparsity) for op in ops]
+    none = Choice(None, None, False, False)
+    choices = [none if op is None else best_format(op, chip, sparsity=sparsity) for op in ops]
     held, slack, idle = list[Buffers](), 0, True
     for index, (first, op, choice) in enumerate(zip(groups, ops, choices, strict=True)):
         if op is None:
             held.append(Buffers(None, "None", False, (), 0, 0))
         else:
-            again = partial(encoded, op, choice.block, chip, sparse=choice.sparse, fast=choice.fast)
             makers = first.ifm.area.makers
             movable = spilling and bool(makers) and makers[0].kind not in _LAYOUT
             held.append(
                 buffered(
-                    op, choice.block, choice.encoded, again, chip, slack=slack, first=index == 0, starts=idle,
-                    movable=movable, enabled=weight_buffering,
-                )  # fmt: skip
+                    op, choice, chip, slack=slack, first=index == 0, starts=idle, movable=movable,
+                    enabled=weight_buffering,
+                )
             )
         slack, idle = held[-1].slack, op is None
     if spilling and fm_staging:
@@ -141,7 +140,9 @@ def _move(groups: list[Step], where: Where, *, inside: bool) -> None:
             area.memory = where
 
 
-def _layer(first: Step, op: Operation | None, block: Block | None, own: Buffers, before: int, chip: Chip) -> PlannedLayer:
+def _layer(
+    first: Step, op: Operation | None, block: Block | None, own: Buffers, before: int, chip: Chip
+) -> PlannedLayer:
     riders = tuple(step.kind for step in first.riders)
     if op is None:
         return PlannedLayer(
@@ -153,7 +154,8 @@ def _layer(first: Step, op: Operation | None, block: Block | None, own: Buffers,
         slack_before=before, slack=own.slack, lut_bytes=first.table_bytes,
     )  # fmt: skip
     said = "" if weights is None else "Sparse2_4" if weights.sparse else "Fast" if weights.fast else "Default"
-    moved = access_bytes(op, block, chip, weights, staged=staged, first_bytes=weights.ranges[0] if weights and own.ahead else 0)
+    ahead = weights.ranges[0] if weights is not None and own.ahead else 0
+    moved = access_bytes(op, block, chip, weights, staged=staged, first_bytes=ahead)
     return PlannedLayer(
         first.name, first.kind, riders, found.total, found.npu, found.cycles.mac, found.cycles.output,
         {where: access.total for where, access in found.access.items()}, moved, found.cycles.macs,
