@@ -29,6 +29,7 @@ class Judged(NamedTuple):
 
     op: Operation
     said: LayerVerdict
+    first: bool  # of its network
 
     @property
     def sparse(self) -> bool:
@@ -43,11 +44,12 @@ def judged(chip: Chip, first_seed: int = 500) -> tuple[Judged, ...]:
     for seed in range(first_seed, first_seed + LAYERS):
         recipe, _, spread = random_layer(seed)
         model = make(recipe, seed, spread).model
-        verdict = {layer.name: layer for layer in referee(model, chip).layers}
+        layers = referee(model, chip).layers
+        verdict = {layer.name: layer for layer in layers}
         for op in operations(model):
             said = verdict.get(op.name)
             if said is not None and said.rows == 1 and said.op == op.kind:
-                found.append(Judged(op, said))
+                found.append(Judged(op, said, said is layers[0]))
     return tuple(found)
 
 

@@ -19,7 +19,7 @@ BLOCK = Block((4, 8, 32), (6, 10, 64), (1, 2, 8), "DepthFirst", 32)
 
 @pytest.mark.parametrize("chip", ALL_CHIPS, ids=lambda chip: chip.name)
 def test_mac_and_output_cycles_are_the_compilers(chip: Chip) -> None:
-    for op, said in judged(chip):
+    for op, said, _ in judged(chip):
         block = find_block(op, chip, sparse=said.weight_format == "Sparse2_4")
         sparse, staged = said.weight_format == "Sparse2_4", said.buffering != "None"
         found = op_cycles(op, block, chip, sparse=sparse, staged=staged)

@@ -36,7 +36,7 @@ CONV = Operation("", "Conv2D", FM, FM, kernel=(3, 3))
 def test_operations_without_weights_keep_sram_as_busy_as_the_compiler_says(chip: Chip) -> None:
     pools = [layer for layer in (*judged(chip), *judged(chip, 1500)) if layer.op.kind == "MaxPool"]
     assert len(pools) >= 2
-    for op, said in pools:
+    for op, said, _ in pools:
         assert access_cycles(op, find_block(op, chip), chip)["sram"].total == said.sram_cycles
 
 

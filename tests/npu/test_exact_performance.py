@@ -25,7 +25,7 @@ def conv() -> Operation:
 @pytest.mark.parametrize("chip", ALL_CHIPS, ids=lambda chip: chip.name)
 def test_operations_whose_weights_stay_in_flash_cost_what_the_compiler_says(chip: Chip) -> None:
     errors = []
-    for op, said in judged(chip):
+    for op, said, _ in judged(chip):
         if said.buffering == "None":
             choice = best_format(op, chip)
             found = full_performance(op, choice.block, chip, choice.encoded)

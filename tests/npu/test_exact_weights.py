@@ -27,7 +27,7 @@ def random(seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("chip", ALL_CHIPS, ids=lambda chip: chip.name)
 def test_bytes_and_formats_are_the_compilers(chip: Chip) -> None:
     errors = []
-    for op, said in judged(chip):
+    for op, said, _ in judged(chip):
         if said.weight_bytes:
             choice = best_format(op, chip)
             assert choice.encoded is not None
