@@ -1,7 +1,7 @@
 """The NPU: chips, the price of a network on them (jitted, differentiable), its energy, and the referee."""
 
 from research.npu.calibrate import Calibration, ExtrapolationWarning, calibrate, outside, predict_ms
-from research.npu.chip import U55_128, U85_128, U85_512, Chip, Memory
+from research.npu.chip import U55_128, U55_256, U85_128, U85_256, U85_512, Chip, Memory
 from research.npu.cost import Cost, cost
 from research.npu.energy import energy_mj
 from research.npu.liveness import sram_peak_kb
@@ -20,7 +20,9 @@ __all__ = [
     "SYSTOLIC_OS",
     "SYSTOLIC_WS",
     "U55_128",
+    "U55_256",
     "U85_128",
+    "U85_256",
     "U85_512",
     "Calibration",
     "Chip",

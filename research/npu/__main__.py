@@ -1,4 +1,5 @@
-"""`python -m research.npu price NET.tflite --chip u85-128 [--referee] [--json] [--against u55-128] [--plots DIR]`,
+"""`python -m research.npu price NET.tflite --chip u85-128 [--plan] [--referee] [--json] [--against u55-128]
+[--plots DIR]`,
 `python -m research.npu calibrate MEASURED.csv --chip my_npu.py [--json]` and `python -m research.npu chips`."""
 
 import argparse
@@ -28,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         "--chip", default="u85-128", help="a name of `chips`, or a Python file that makes a CHIP"
     )
     one.add_argument("--referee", action="store_true", help="Arm's compiler beside it, in a child process")
+    one.add_argument("--plan", action="store_true", help="the exact planner beside it, weight buffers in its SRAM")
     one.add_argument("--against", help="a second chip, compared layer by layer")
     one.add_argument("--plots", help="write roofline.svg and sram.svg into this folder")
     one.add_argument("--timeout-s", type=float, default=120.0, help="of the compiler")
@@ -59,7 +61,9 @@ def _price(args: argparse.Namespace) -> int:
     chip = find_chip(args.chip)
     against = find_chip(args.against) if args.against else None
     model = Path(args.network).read_bytes()
-    found = price(model, chip, referee=args.referee, against=against, timeout_s=args.timeout_s)
+    found = price(
+        model, chip, referee=args.referee, against=against, planned=args.plan, timeout_s=args.timeout_s
+    )
     if args.plots:
         network, folder = read_network(model), Path(args.plots)
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,8 +80,8 @@ def _price(args: argparse.Namespace) -> int:
 def price_table(found: Price) -> Table:
     """Every layer of a price, in the order of execution."""
     columns = ["layer", "op", "cycles", "share", "bound by", "SRAM kB", "flash kB", "MACs", "used", "2:4"]
-    beside = found.referee_ms is not None, found.against is not None
-    columns += ["referee"] * beside[0] + [str(found.against)] * beside[1]
+    beside = found.planned_ms is not None, found.referee_ms is not None, found.against is not None
+    columns += ["plan"] * beside[0] + ["referee"] * beside[1] + [str(found.against)] * beside[2]
     table = Table(*columns[:2])
     for column in columns[2:]:
         table.add_column(column, justify="right")
@@ -85,7 +89,8 @@ def price_table(found: Price) -> Table:
         cells = [layer.name, layer.op, f"{layer.cycles:,.0f}", f"{layer.cycles / max(found.cycles, 1):.1%}"]
         cells += [layer.bound_by, f"{layer.sram_bytes / 1024:,.1f}", f"{layer.flash_bytes / 1024:,.1f}"]
         cells += [f"{layer.macs:,.0f}", f"{layer.utilisation:.0%}", "yes" if layer.sparse else ""]
-        for asked, cycles in zip(beside, (layer.referee_cycles, layer.against_cycles), strict=True):
+        others = layer.planned_cycles, layer.referee_cycles, layer.against_cycles
+        for asked, cycles in zip(beside, others, strict=True):
             cells += [("" if cycles is None else f"{cycles:,.0f}")] * asked
         table.add_row(*cells)
     return table
@@ -101,6 +106,10 @@ def price_lines(found: Price) -> list[str]:
     ]
     if found.mj is not None:
         lines.append(f"{found.mj:.3f} mJ a frame (modelled, never measured)")
+    if found.planned_ms is not None:
+        lines.append(
+            f"exact plan: {found.planned_ms:.3f} ms, {found.planned_sram_kb:.0f} KiB of SRAM with weight buffers"
+        )
     if found.referee_ms is not None:
         gap = found.ms / found.referee_ms - 1 if found.referee_ms else 0.0
         missing = found.referee_elsewhere_cycles or 0.0

@@ -19,6 +19,9 @@ class Memory:
     read_latency_cycles: float
     write_latency_cycles: float
     burst_bytes: float
+    ports: int = 1
+    reads_in_flight: int = 8  # requests that the memory takes before it answers the first
+    writes_in_flight: int = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +64,12 @@ class Chip:
 
 # ini, [System_Config.Ethos_U85_SYS_Flash_Low]: SRAM 16 B x 2 ports x 1.0; flash 16 B x 1 port x 0.0625.
 # The per-channel limits of EthosU85Performance::ChannelBW stay above these bandwidths for 8-bit layers.
-_U85_SRAM = Memory(32.0, read_latency_cycles=8.0, write_latency_cycles=8.0, burst_bytes=64.0)
-_U85_FLASH = Memory(1.0, read_latency_cycles=32.0, write_latency_cycles=0.0, burst_bytes=128.0)
+_U85_SRAM = Memory(32.0, read_latency_cycles=8.0, write_latency_cycles=8.0, burst_bytes=64.0, ports=2)
+_U85_FLASH = Memory(1.0, 32.0, 0.0, burst_bytes=128.0, reads_in_flight=2, writes_in_flight=1)
 
 # ini, [System_Config.Ethos_U55_Deep_Embedded]: SRAM 8 B x 1.0; flash 8 B x 0.0625.
 _U55_SRAM = Memory(8.0, read_latency_cycles=32.0, write_latency_cycles=32.0, burst_bytes=32.0)
-_U55_FLASH = Memory(0.5, read_latency_cycles=64.0, write_latency_cycles=0.0, burst_bytes=128.0)
+_U55_FLASH = Memory(0.5, 64.0, 0.0, burst_bytes=128.0, reads_in_flight=2, writes_in_flight=1)
 
 U85_128 = Chip(
     name="Ethos-U85-128",
@@ -90,6 +93,19 @@ U85_128 = Chip(
     accelerator="ethos-u85-128",
     system_config="Ethos_U85_SYS_Flash_Low",
     memory_mode="Shared_Sram",
+)
+
+U85_256 = dataclasses.replace(
+    U85_128,
+    name="Ethos-U85-256",
+    macs_per_cycle=256,  # this and all that follows: arch85
+    microblocks=((1, 4, 8), (2, 2, 8)),
+    microblocks_depthwise=((1, 2, 16),),
+    ram_splits=((8192, 8192),),
+    output_cycles=(0.25, 0.25),
+    add_cycles=(0.25, 0.25),
+    max_pool_cycles=(0.25, 0.25),
+    accelerator="ethos-u85-256",
 )
 
 U85_512 = dataclasses.replace(
@@ -129,4 +145,18 @@ U55_128 = Chip(
     accelerator="ethos-u55-128",
     system_config="Ethos_U55_Deep_Embedded",
     memory_mode="Shared_Sram",
+)
+
+U55_256 = dataclasses.replace(
+    U55_128,
+    name="Ethos-U55-256",
+    macs_per_cycle=256,  # this and all that follows: arch55
+    microblocks=((2, 2, 8),),
+    microblocks_depthwise=((2, 2, 8),),
+    # of 48 banks of 1 KiB, 2 are for output, 2 at the end; accumulators take sixteens, input eights
+    ram_splits=((12288, 8192), (4096, 16384)),
+    output_cycles=(0.25, 0.375),
+    add_cycles=(0.75, 0.75),
+    max_pool_cycles=(0.125, 0.125),
+    accelerator="ethos-u55-256",
 )

@@ -22,6 +22,7 @@ class Network(NamedTuple):
     table: LayerTable
     bits: Mapping[str, int]  # of an element of each tensor, 8 or 16
     weights: int
+    kernels: Mapping[str, np.ndarray] = {}  # int8, of each layer's tensor; missing: nobody knows them
 
 
 def read_network(model: bytes) -> Network:
@@ -58,5 +59,6 @@ def read_network(model: bytes) -> Network:
     table = with_kernels(table, graph, shared)
     op = np.where(floats, HOST, np.asarray(table.op))
     table = table._replace(op=jnp.asarray(op, jnp.float32), bits=jnp.asarray(bits, jnp.float32))
+    known = {n.output: kernels[n.kernel] for n in graph.nodes if n.kernel in kernels}
     weights = sum(int(k.size) for k in kernels.values())
-    return Network(graph, layer_names(graph), table, tensor_bits(graph, bits), weights)
+    return Network(graph, layer_names(graph), table, tensor_bits(graph, bits), weights, known)

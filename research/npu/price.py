@@ -14,6 +14,7 @@ from research.npu.energy import energy_mj
 from research.npu.liveness import sram_peak_kb
 from research.npu.named import AnyChip, cost_on
 from research.npu.network import Network, read_network
+from research.npu.plan import plan
 from research.npu.referee import referee_foreign
 from research.npu.verdict import Verdict
 
@@ -44,6 +45,7 @@ class LayerPrice:
     sparse: bool
     referee_cycles: float | None = None
     against_cycles: float | None = None
+    planned_cycles: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Price:
     referee_cpu_ops: int | None = None  # operators the compiler leaves to the CPU, and counts nothing for
     against: str | None = None
     against_ms: float | None = None
+    planned_ms: float | None = None  # by the exact planner
+    planned_sram_kb: float | None = None  # weight buffers included
 
     def as_dict(self) -> dict[str, Any]:
         """Numbers and words only, as JSON takes them."""
@@ -80,6 +84,7 @@ def price(
     *,
     referee: bool = False,
     against: AnyChip | None = None,
+    planned: bool = False,
     timeout_s: float = 120.0,
 ) -> Price:
     """Prices a network.
@@ -89,16 +94,20 @@ def price(
       chip: Ethos-U or systolic.
       referee: also ask the compiler, in a child process after the file was verified; needs the bytes.
       against: a second chip, whose cycles stand beside.
+      planned: also what the exact planner says, for a chip that it knows.
       timeout_s: of the compiler.
 
     Raises:
-      ValueError: a damaged file, a float network, or a referee for a chip that has no compiler.
+      ValueError: a damaged file, a float network, a referee for a chip that has no compiler or a plan for one that
+        has no exact tables.
       RuntimeError, TimeoutError, ModuleNotFoundError: as `referee_foreign`.
     """
     if referee and not isinstance(chip, Chip):
         raise ValueError(f"Arm's compiler knows no {chip.name}: leave out --referee")
     if referee and isinstance(model, Network):
         raise ValueError("the referee compiles the file: pass its bytes")
+    if planned and not isinstance(chip, Chip):
+        raise ValueError(f"the exact planner knows no {chip.name}: leave out --plan")
     network = model if isinstance(model, Network) else read_network(model)
     found = cost_on(network.table, chip)
     layers = list(layer_prices(network, found, chip))
@@ -108,13 +117,21 @@ def price(
         cycles = dict(zip(network.names, np.asarray(other.cycles).tolist(), strict=True))
         layers = [dataclasses.replace(layer, against_cycles=cycles[layer.name]) for layer in layers]
         totals |= {"against": against.name, "against_ms": float(other.ms)}
+    if planned and isinstance(chip, Chip):
+        exact, own = plan(network, chip), dict[str, float]()
+        for row in exact.layers:
+            own[row.name] = own.get(row.name, 0.0) + row.cycles
+        layers = [dataclasses.replace(layer, planned_cycles=own.get(layer.name)) for layer in layers]
+        totals |= {"planned_ms": exact.ms, "planned_sram_kb": exact.sram_peak_kb}
     if referee and isinstance(chip, Chip) and not isinstance(model, Network):
         verdict = referee_foreign(model, chip, timeout_s=timeout_s)
         layers = _beside(layers, verdict)
         elsewhere = verdict.cycles - sum(layer.referee_cycles or 0.0 for layer in layers)
         totals |= {"referee_ms": verdict.ms, "referee_sram_kb": verdict.sram_kb}
         totals |= {"referee_elsewhere_cycles": elsewhere, "referee_cpu_ops": verdict.cpu_ops}
-    layers = [one for one in layers if one.cycles > 0 or one.macs > 0 or (one.referee_cycles or 0.0) > 0]
+    layers = [
+        one for one in layers if one.cycles > 0 or one.macs > 0 or (one.referee_cycles or one.planned_cycles or 0.0) > 0
+    ]
     ms, macs = float(found.ms), float(found.macs.sum())
     cycles_all = float(found.cycles.sum())
     return Price(

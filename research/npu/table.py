@@ -123,13 +123,13 @@ def pad(table: LayerTable, length: int) -> LayerTable:
 def _row(graph: Graph, node: Node, bits: float, riding: Mapping[str, str]) -> tuple[float, ...]:
     source = graph.shape(node.inputs[0]) if node.inputs else node.kernel_shape
     target, name = graph.shape(node.output), node.output
-    (ih, iw, ic), (oh, ow, oc) = _hwc(source), _hwc(target)
+    (ih, iw, ic), (oh, ow, oc) = hwc(source), hwc(target)
     op, stride = _CODES[node.op], max(node.strides)
     window = node.kernel_shape[:2] if node.op in ("conv", "depthwise", "transpose_conv") else node.window
     kh, kw = (_reach(k, d) for k, d in zip(window, node.dilation, strict=True))
     share, rate, repeats = 1.0, 1.0, 1
     if node.op == "mean":
-        kh, kw = rows, columns = _reduced(node, source)
+        kh, kw = rows, columns = reduced(node, source)
         oh, ow, oc, op = ih // rows, iw // columns, ic, HOST if len(source) - 1 in node.axes else op
     elif node.op == "conv":
         repeats = ic // node.kernel_shape[2]
@@ -139,7 +139,7 @@ def _row(graph: Graph, node: Node, bits: float, riding: Mapping[str, str]) -> tu
     elif node.op == "depthwise":
         repeats, oc = oc // ic, ic
     elif node.op == "dense":
-        oh, ow = (ih, iw) if len(source) == 4 else _split(prod(source[:-1]))
+        oh, ow = (ih, iw) if len(source) == 4 else near_square(prod(source[:-1]))
         ih, iw = oh, ow
     elif node.op == "matmul":
         repeats = prod(target[:-2])
@@ -166,13 +166,13 @@ def _row(graph: Graph, node: Node, bits: float, riding: Mapping[str, str]) -> tu
     )  # fmt: skip
 
 
-def _hwc(shape: Shape) -> tuple[int, int, int]:
+def hwc(shape: Shape) -> tuple[int, int, int]:
     """Rows, columns and channels of a tensor of any rank: the last axes, leading ones joined to the rows."""
     padded = (1, 1, 1, *shape)
     return prod(padded[:-2]), padded[-2], padded[-1]
 
 
-def _split(pixels: int) -> tuple[int, int]:
+def near_square(pixels: int) -> tuple[int, int]:
     """(rows, columns) of an image of so many pixels, as square as it can be."""
     rows = next(r for r in range(isqrt(pixels), 0, -1) if pixels % r == 0)
     return rows, pixels // rows
@@ -183,10 +183,10 @@ def _reach(kernel: int, dilation: int) -> float:
     return (kernel - 1) * (dilation // 2 if dilation % 2 == 0 else dilation) + 1
 
 
-def _reduced(node: Node, shape: Shape) -> tuple[int, int]:
+def reduced(node: Node, shape: Shape) -> tuple[int, int]:
     """Rows and columns that a mean sums up."""
     from_end = {len(shape) - axis for axis in node.axes}
-    rows, columns, _ = _hwc(shape)
+    rows, columns, _ = hwc(shape)
     return rows if max(from_end) > 2 else 1, columns if 2 in from_end else 1
 
 

@@ -8,9 +8,9 @@ import ethosu
 import jax
 import pytest
 
-from research.npu.chip import U55_128, U85_128, U85_512, Chip, Memory
+from research.npu.chip import U85_128, U85_512, Chip, Memory
+from tests.npu.scheduled import ALL_CHIPS as CHIPS
 
-CHIPS = (U55_128, U85_128, U85_512)
 WORD_BYTES = {"u55": 8, "u85": 16}
 
 
@@ -37,6 +37,9 @@ def test_memories_are_the_configured_ones(chip: Chip, kind: str) -> None:
     assert memory.read_latency_cycles == float(config[f"{kind}_read_latency"])
     assert memory.write_latency_cycles == float(config[f"{kind}_write_latency"])
     assert memory.burst_bytes == float(config[f"{kind}_burst_length"])
+    assert memory.ports == ports
+    assert memory.reads_in_flight == int(config[f"{kind}_max_reads"])
+    assert memory.writes_in_flight == max(int(config[f"{kind}_max_writes"]), 1)
 
 
 @pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
@@ -54,4 +57,4 @@ def test_chips_are_static_arguments_of_jit() -> None:
 
 
 def test_only_the_newer_family_has_2_4() -> None:
-    assert [chip.sparse_2_4 for chip in CHIPS] == [False, True, True]
+    assert [chip.sparse_2_4 for chip in CHIPS] == [False, False, True, True, True]
