@@ -115,13 +115,14 @@ def code_lines(source: str) -> int:
 
 
 def too_much_code(sources: Mapping[str, str]) -> list[str]:
-    """A room stays under 5,500 lines of code, research/ under 16,000: a method that no table needs is left out."""
+    """A room stays under 5,500 lines of code (npu, with its exact planner, 6,500), research/ under 19,000: a method that
+    no table needs is left out."""
     rooms: dict[str, int] = {"research": 0}
     for path, source in sources.items():
         size = code_lines(source)
         for room in {"research", "/".join(path.split("/")[:2]) if path.count("/") > 1 else "research"}:
             rooms[room] = rooms.get(room, 0) + size
-    limits = {"research": 16_000}
+    limits = {"research": 19_000, "research/npu": 6_500}
     return [
         f"{room}/: {total} lines of code, must stay under {limits.get(room, 5500)}"
         for room, total in sorted(rooms.items())

@@ -63,6 +63,7 @@ def lines_written(workdir: Path) -> int:
     return sum(path.read_text().count("\n") for path in workdir.glob("stages/*/metrics.jsonl"))
 
 
+@pytest.mark.slow
 def test_killed_at_three_random_moments(finished: Finished, tmp_path: Path) -> None:
     chance = random.Random(2)
     total = 2 * 4  # the teacher's stage and the three of the network, two looks each

@@ -72,8 +72,8 @@ def power(found: Cost, chip: Chip, p_static_mw: float = P_STATIC_MW, scale: floa
     """The modelled power of a network priced on `chip`."""
     mj, ms = float(energy_mj(found, jnp.sum(found.macs), chip, p_static_mw, scale)), float(found.ms)
     dynamic_mw = scale * float(dynamic_mj(found, jnp.sum(found.macs))) / (ms * _MJ_PER_UJ)
-    mean = [mj * fps if ms * fps <= 1000 else float("nan") for fps in (30, 60)]
-    return Power(mj, mj / (ms * _MJ_PER_UJ), *mean, (V2_MW - p_static_mw) / dynamic_mw)
+    at_30, at_60 = (mj * fps if ms * fps <= 1000 else float("nan") for fps in (30, 60))
+    return Power(mj, mj / (ms * _MJ_PER_UJ), at_30, at_60, (V2_MW - p_static_mw) / dynamic_mw)
 
 
 def claims(found: Power) -> Mapping[str, str]:

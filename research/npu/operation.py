@@ -18,7 +18,7 @@ The planner is a reading of ethos-u-vela 5.2.0 in plain Python. What is known of
                            slack_before, slack, lut_bytes) -> Performance              (what the compiler reports)
     exact_performance.sliced_performance(op, block, chip, encoded=None, *, staged, slack, double, ifm_from)
                            -> Sliced                                       (what its scheduler weighs)
-    exact_slices.propose(op, block, chip, whole, *, slack, first, limit_bytes) -> Staging | None
+    exact_buffers.buffered: depth slices and weight buffers of a schedule
                            (depth slices and weight buffers of an operation, None: read from flash)
 
 Shapes are (rows, columns, channels). Two memories are told apart: "sram" and "flash" (whatever else the chip has).

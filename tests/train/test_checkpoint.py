@@ -84,8 +84,9 @@ def damage(folder: Path, rng: np.random.Generator) -> str:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax forgets a coroutine
-def test_damage_anywhere_is_never_silently_used(tmp_path: Path) -> None:
-    """30 random places: the newest step is either whole to the bit, or moved aside for the step before."""
+@pytest.mark.parametrize("places", [8, pytest.param(30, marks=pytest.mark.slow)])
+def test_damage_anywhere_is_never_silently_used(tmp_path: Path, places: int) -> None:
+    """Random places: the newest step is either whole to the bit, or moved aside for the step before."""
     older = jax.tree.map(lambda leaf: leaf + 1, WIDE)
     manager = checkpoint.open_manager(tmp_path / "whole")
     checkpoint.save(manager, 1, older, NOTE)
@@ -93,7 +94,7 @@ def test_damage_anywhere_is_never_silently_used(tmp_path: Path) -> None:
     manager.wait_until_finished()
     manager.close()
     rng, used, told = np.random.default_rng(0), [], []
-    for place in range(30):
+    for place in range(places):
         folder = shutil.copytree(tmp_path / "whole", tmp_path / str(place))
         what = damage(folder / "2", rng)
         manager = checkpoint.open_manager(folder)
@@ -106,7 +107,7 @@ def test_damage_anywhere_is_never_silently_used(tmp_path: Path) -> None:
         used.append(step)
         shutil.rmtree(folder)
         gc.collect()
-    assert used.count(1) == len(told) >= 10  # the rest hit metadata that nothing reads
+    assert used.count(1) == len(told) >= places // 3  # the rest hit metadata that nothing reads
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
