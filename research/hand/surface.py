@@ -94,7 +94,7 @@ def surface() -> Surface:
     near = np.linalg.norm(rest[:, None] - centres[None], axis=-1) < 1.75 * np.asarray(radii)[None]
     arm = np.arange(RINGS * _SIDES).reshape(RINGS, _SIDES) + len(rest)
     a, b, c, d = arm[:-1], np.roll(arm[:-1], -1, 1), arm[1:], np.roll(arm[1:], -1, 1)
-    tube = np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([b, d, c], -1).reshape(-1, 3)])
+    tube = np.concatenate([np.stack([a, c, b], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)])
     single = [
         np.asarray(x, np.float32) for x in (rest, normals, weights, back, palmar, nail, crease, knuckle)
     ]
