@@ -4,8 +4,8 @@
 
 Renders a second at 64 and 96 px on this machine's cores; the rig's skinning at rest; visibility and depth against rays
 cast in float64 through a thousand random hands; the same images from the prepared set and on the fly; and, where
-`python -m research.data.prepare mediapipe --into DIR` was run, how far MediaPipe's full network is from our joints, mean
-error / longer side of their box, in crops as it makes them (JUDGED) and in those of the default look.
+`python -m research.data.prepare mediapipe --into DIR` was run, how far MediaPipe's full network is from our joints,
+mean error / longer side of their box, in crops as it makes them (JUDGED) and in those of the default look.
 """
 
 from __future__ import annotations

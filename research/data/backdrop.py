@@ -31,7 +31,7 @@ class Leaves(NamedTuple):
     grey: jax.Array
     slope: jax.Array
     stripes: jax.Array
-    count: jax.Array
+    stripe_count: jax.Array
 
 
 class Backdrop(NamedTuple):
@@ -84,7 +84,7 @@ def paint(image: jax.Array, leaves: Leaves, x: jax.Array, y: jax.Array, edge: fl
     for k in range(leaves.grey.shape[0]):
         leaf = jax.tree.map(lambda field, k=k: field[k], leaves)
         across, down = _place(leaf, x, y)
-        wave = jnp.abs(across * leaf.count - jnp.round(across * leaf.count)) * 4 - 1
+        wave = jnp.abs(across * leaf.stripe_count - jnp.round(across * leaf.stripe_count)) * 4 - 1
         grey = leaf.grey + leaf.slope[0] * across + leaf.slope[1] * down + leaf.stripes * wave
         grey = grey - 0.25 * leaf.round * leaf.grey * (across * across + down * down)
         image = image + _cover(leaf, across, down, edge) * (grey - image)

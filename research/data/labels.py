@@ -18,9 +18,10 @@ FLESH_MM = np.asarray([30.0] + [24, 16, 14, 13] + [20, 14, 13, 13] * 4, np.float
 
 
 class Labels(NamedTuple):
-    """`keypoints [21,2]` in fractions of the crop, `joints_mm [21,3]` in camera axes, `visible [21]`: inside the picture
-    with neither an occluder nor other flesh before it; `depth_mm [S,S]` of the hand (its nearest sample in a pixel;
-    infinite: none), `mask [S,S]`: the share of a pixel that the hand covers, occluders aside; `left`: a left hand."""
+    """`keypoints [21,2]` in fractions of the crop, `joints_mm [21,3]` in camera axes, `visible [21]`: inside the
+    picture with neither an occluder nor other flesh before it; `depth_mm [S,S]` of the hand (its nearest sample
+    in a pixel; infinite: none), `mask [S,S]`: the share of a pixel that the hand covers, occluders aside; `left`:
+    a left hand."""
 
     keypoints: jax.Array
     joints_mm: jax.Array

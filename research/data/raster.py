@@ -1,8 +1,9 @@
 """A z-buffer for small meshes of small triangles, all in fixed shapes: what brightness a pixel sees, and how far.
 
 Triangles are sorted by width, and every triangle tests the pixels of a box, as wide as its rank in a usual hand asks
-for. Nearness and brightness at a pixel are packed into one integer, so that one scatter-maximum decides both and nothing
-is looked up again. Inside a triangle everything is linear in the picture's plane: edges, 1/z and brightness; a test divides nothing.
+for. Nearness and brightness at a pixel are packed into one integer, so that one scatter-maximum decides both and
+nothing is looked up again. Inside a triangle everything is linear in the picture's plane: edges, 1/z and brightness;
+a test divides nothing.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def _drawn(buffer: jax.Array, planes: jax.Array, widest: jax.Array, size_px: int
         inside = (value[0] >= 0) & (value[1] >= 0) & (value[2] >= 0) & (column < size_px) & (row < size_px)
         level = jnp.clip(value[3], 1.0, _LEVELS).astype(jnp.int32)
         shade = jnp.clip(value[4], 0.0, _GREYS).astype(jnp.int32)
-        nowhere = size_px * size_px + np.arange(planes.shape[1], dtype=np.int32)[None]  # a place each: no waiting in line
+        nowhere = size_px * size_px + np.arange(planes.shape[1], dtype=np.int32)[None]  # a place each
         pixel = jnp.where(inside, (row * size_px + column).astype(jnp.int32), nowhere)
         return pixel, (level << _GREY_BITS) | shade
 

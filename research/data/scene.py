@@ -174,7 +174,8 @@ def hand_mesh(scene: Scene, size_px: int, margin: int) -> tuple[jax.Array, jax.A
 def hand_raster(scene: Scene, size_px: int, margin: int) -> Raster:
     """The hand alone, FINE samples a pixel each way, `margin` px wider on every side; grey as `hand_mesh`'s."""
     wide = (size_px + 2 * margin) * FINE
-    return apart(lambda *mesh: rasterise(*mesh, wide), *hand_mesh(scene, size_px, margin))
+    mesh = hand_mesh(scene, size_px, margin)
+    return apart(lambda points, triangles, grey: rasterise(points, triangles, grey, wide), *mesh)
 
 
 def draw(scene: Scene, size_px: int) -> jax.Array:

@@ -16,7 +16,7 @@ LIGHT_NUMBERS: int = 14
 
 
 class Skin(NamedTuple):
-    """Reflectances: skin, palm against back, nails, creases, knuckles, cloth; gloss and its exponent; mottling waves."""
+    """Reflectances: skin, palm against back, nails, creases, knuckles, cloth; gloss, its exponent; mottling waves."""
 
     skin: jax.Array
     palm: jax.Array
@@ -87,7 +87,7 @@ def shade(
     points_mm: jax.Array, normals: jax.Array, cloth: jax.Array, balls_mm: jax.Array, size: jax.Array,
     skin: Skin, light: Light,
 ) -> jax.Array:  # fmt: skip
-    """Linear brightness `[V]` of vertices in camera axes; `balls_mm [B,3]` is the flesh that shadows it, `size` its scale."""
+    """Linear brightness `[V]` of vertices in camera axes; `balls_mm [B,3]` is flesh that shadows, `size` its scale."""
     held = surface()
     arm = points_mm.shape[0] - len(held.rest_mm)
 

@@ -19,8 +19,9 @@ from research.hand.chance import draw
 TRAIN_STREAM: int = 0
 TEST_STREAM: int = 1
 _CHUNK, _LANES = 8, 2
-"""Examples posed side by side, then drawn one after another; the chunks go two ways, for two cores. Every call runs the same loop body, at least twice a way, whatever its batch: a
-loop of one turn would be inlined and rounded differently, and an example would differ in its last bits."""
+"""Examples posed side by side, then drawn one after another; the chunks go two ways, for two cores. Every call runs
+the same loop body, at least twice a way, whatever its batch: a loop of one turn would be inlined and rounded
+differently, and an example would differ in its last bits."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Surface(NamedTuple):
 
     rest_mm, normals: [V,3] of the hand alone; weights: [V,25] dense; back: [25,4,4] inverse binds, in mm;
     triangles: [T,3] of hand and arm; palmar, nail, crease, knuckle: [V] in 0..1, where those are;
-    balls: [B,2] keypoints each flesh ball lies between; ball_mm: [B] radii; near: [V,B] whether a ball is its own flesh.
+    balls: [B,2] keypoints each flesh ball lies between; ball_mm: [B] radii; near: [V,B] whether a ball is own flesh.
     """
 
     rest_mm: np.ndarray
@@ -98,11 +98,10 @@ def surface() -> Surface:
     single = [
         np.asarray(x, np.float32) for x in (rest, normals, weights, back, palmar, nail, crease, knuckle)
     ]
-    rest32, normals32, weights32, back32, *maps = single
-    return Surface(
-        rest32, normals32, weights32, back32, np.concatenate([faces, tube]).astype(np.int32), *maps,
-        np.asarray(balls), np.asarray(radii, np.float32), near,
-    )  # fmt: skip
+    triangles = np.concatenate([faces, tube]).astype(np.int32)
+    return Surface._make(
+        (*single[:4], triangles, *single[4:], np.asarray(balls), np.asarray(radii, np.float32), near)
+    )
 
 
 def pose_surface(

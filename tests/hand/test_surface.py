@@ -1,4 +1,4 @@
-"""The posed skin is the rig's, the arm starts inside the wrist, and a person's proportions move joints and skin alike."""
+"""The posed skin is the rig's, the arm starts inside the wrist, and a person's proportions move joints and skin."""
 
 import jax
 import jax.numpy as jnp
