@@ -4,7 +4,8 @@
     python -m launch.forecast --compile stale     # compile again what is stale or lacking (extra tpu-aot, minutes)
     python -m launch.forecast --compile all       # all of it again: make check-tpu
 
-An estimate belongs to a config by its fingerprint: a changed config makes it stale. No number in it was measured.
+An estimate belongs to a config by its fingerprint: a changed config makes it stale, and the file must list it as
+outdated. No number in it was measured.
 """
 
 import argparse
@@ -76,7 +77,8 @@ def compile_again(commands: Sequence[str], path: Path, jobs: int) -> list[str]:
             row.pop("compile_s")
         reports = (kept(path) if path.is_file() else {}) | {command: {"command": command} | report}
         chosen = [reports[name] for name in COMMANDS if name in reports]
-        path.write_text(json.dumps({"note": NOTE, "reports": chosen}, indent=1) + "\n")
+        outdated = sorted(stale(reports, tuple(reports)))
+        path.write_text(json.dumps({"note": NOTE, "outdated": outdated, "reports": chosen}, indent=1) + "\n")
     return wrong
 
 
