@@ -18,7 +18,7 @@ def test_visibility_and_depth_are_what_rays_say() -> None:
 def test_labels_belong_to_the_pictures() -> None:
     told = jax.device_get(labels_at(SPEC, 3, jnp.arange(16)))
     drawn = jax.device_get(examples_at(SPEC, 3, jnp.arange(16)))
-    np.testing.assert_array_equal(told.keypoints, drawn["keypoints"])
+    np.testing.assert_allclose(told.keypoints, drawn["keypoints"], atol=1e-6)
     assert ((told.mask > 0) == np.isfinite(told.depth_mm)).all()
     assert 0.05 < told.mask.mean() < 0.7
     assert 0.4 < told.visible.mean() < 0.98
