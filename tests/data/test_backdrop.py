@@ -4,7 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.data.backdrop import BACKDROP_NUMBERS, LEAF_NUMBERS, cover, paint, sample_backdrop, sample_leaves
+from research.data.backdrop import (
+    BACKDROP_NUMBERS,
+    LEAF_NUMBERS,
+    cover,
+    paint,
+    sample_backdrop,
+    sample_leaves,
+)
 
 AT = (np.arange(24) + 0.5) / 24
 X, Y = jnp.asarray(AT)[None, :], jnp.asarray(AT)[:, None]

@@ -32,7 +32,12 @@ def test_noise_has_mean_0_and_variance_1() -> None:
 def test_pictures_lie_in_0_to_1_and_brighter_stays_brighter() -> None:
     wide = SIZE + 2 * MARGIN
     ramp = jnp.broadcast_to(jnp.linspace(0.05, 0.9, wide)[None, :], (wide, wide))
-    draw = jax.jit(lambda u: picture(ramp, sample_sensor(u, SIZE)._replace(tilt=jnp.zeros(2)), jax.random.key(1), MARGIN))
+
+    @jax.jit
+    def draw(u: jax.Array) -> jax.Array:
+        level = sample_sensor(u, SIZE)._replace(tilt=jnp.zeros(2))
+        return picture(ramp, level, jax.random.key(1), MARGIN)
+
     for seed in range(8):
         out = np.asarray(draw(jax.random.uniform(jax.random.key(seed), (SENSOR_NUMBERS,))))
         assert out.shape == (SIZE, SIZE)
