@@ -33,15 +33,15 @@ NET = HandNet(
 
 def config() -> Experiment:
     """22 MMACs, 404 k parameters; every view, either hand, any turn, looser and tighter crops than elsewhere."""
-    look = Look(fill=(0.45, 0.9), shift=0.05, roll_deg=60.0, wild=0.3, palms=0.5, turned=0.35, occluded=0.15)
+    look = Look(fill=(0.5, 0.9), shift=0.05, roll_deg=50.0, wild=0.2, palms=0.5, turned=0.25, occluded=0.1)
     return Experiment(
         name="photos",
         data=RenderedHands(size_px=64, test_images=1024, look=look),
-        tracks=named(net=Track(NET, (Stage("dense", 6400),))),
+        tracks=named(net=Track(NET, (Stage("dense", 16000),))),
         squeeze=named(),
         old_chip=U55_128,
         new_chip=U85_128,
-        optim=Optim(batch=64, lr=4e-3),
+        optim=Optim(batch=32, lr=3e-3),
         baseline="net",
         target="net",
     )

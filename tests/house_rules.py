@@ -122,7 +122,7 @@ def too_much_code(sources: Mapping[str, str]) -> list[str]:
         size = code_lines(source)
         for room in {"research", "/".join(path.split("/")[:2]) if path.count("/") > 1 else "research"}:
             rooms[room] = rooms.get(room, 0) + size
-    limits = {"research": 19_000, "research/npu": 6_500}
+    limits = {"research": 20_500, "research/npu": 6_500}
     return [
         f"{room}/: {total} lines of code, must stay under {limits.get(room, 5500)}"
         for room, total in sorted(rooms.items())

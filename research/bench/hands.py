@@ -34,8 +34,9 @@ from research.hand.metrics import joint_errors_box
 from research.hand.rig import globals_of, load_rig, skin
 from research.train.runtime import prepare_runtime
 
-JUDGED = Look((0.48, 0.56), 0.01, 20.0, 0.0, turned=0.0, yaw_deg=20.0, occluded=0.0, infrared=0.0)
-"""Upright hands that fill half of the crop, as MediaPipe's own tracker cuts them out."""
+JUDGED = Look((0.55, 0.75), 0.01, 15.0, 0.0, turned=0.0, yaw_deg=20.0, occluded=0.0, infrared=0.0)
+"""Upright hands as MediaPipe's own tracker cuts them out: twice the box of palm and knuckles (graph
+hand_landmark_landmarks_to_roi), which open fingers fill to three quarters and a fist to half."""
 BARS = {"per_s_64": 1000.0, "per_s_96": 400.0, "rest_m": 1e-6, "visible": 0.999, "depth": 0.999, "same": 1.0}
 BAR_PEER = 0.05
 _AT_MOST = ("rest_m", "peer_judged")
@@ -69,9 +70,8 @@ def cast(points: np.ndarray, triangles: np.ndarray, at: np.ndarray) -> tuple[np.
     for n, (x, y) in enumerate(at.astype(np.float64)):
         near = corners[((low <= (x, y)) & (high >= (x, y))).all(axis=1)]
         a, b, c = (near[:, i, :2] - (x, y) for i in range(3))
-        areas = np.stack(
-        [q[..., 0] * p[..., 1] - q[..., 1] * p[..., 0] for p, q in ((b, c), (c, a), (a, b))], axis=-1
-    )
+        pairs = ((b, c), (c, a), (a, b))
+        areas = np.stack([q[..., 0] * p[..., 1] - q[..., 1] * p[..., 0] for p, q in pairs], axis=-1)
         whole = areas.sum(axis=-1)
         front = whole > 0
         hit = front & (areas >= 0).all(axis=-1)
