@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from research.npu.chip import U55_128, U85_128, U85_512, Chip
 from research.npu.cost import Cost, cost
 from research.npu.referee import referee
+from research.npu.rounding import THROUGH
 from research.npu.table import DENSE, FREE, LayerTable, layer_names, layer_table, pad
 from research.npu.weights import with_kernels
 from tests.npu.networks import HAND_NETS, hand_graph, hand_network, rows, with_weights
@@ -32,7 +33,7 @@ def priced_table(index: int, sparse: bool) -> LayerTable:
 @partial(jax.jit, static_argnames="chip")
 def gradient(table: LayerTable, chip: Chip) -> LayerTable:
     """Slope of the straight-through price in every field."""
-    return jax.grad(lambda t: cost(t, chip, straight_through=True).ms)(table)
+    return jax.grad(lambda t: cost(t, chip, rounding=THROUGH).ms)(table)
 
 
 def padded_names(index: int) -> tuple[str, ...]:
@@ -122,7 +123,7 @@ def test_cost_is_a_sum_of_maxima() -> None:
 @settings(max_examples=6)
 def test_straight_through_has_the_exact_values(index: int, sparse: bool, chip: Chip) -> None:
     table = priced_table(index, sparse)
-    for a, b in zip(cost(table, chip), cost(table, chip, straight_through=True), strict=True):
+    for a, b in zip(cost(table, chip), cost(table, chip, rounding=THROUGH), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
@@ -188,7 +189,7 @@ def test_any_layer_has_a_finite_price_and_gradient(layers: list[dict[str, float]
         if layer["op"] == DENSE:
             layer |= dict.fromkeys(("oh", "ow", "ih", "iw", "kh", "kw", "stride"), 1)
     table = rows(*layers)
-    price, slopes = cost(table, chip, straight_through=True).ms, gradient(table, chip)
+    price, slopes = cost(table, chip, rounding=THROUGH).ms, gradient(table, chip)
     assert np.isfinite(float(price))
     assert float(price) >= 0
     assert all(bool(jnp.isfinite(getattr(slopes, name)).all()) for name in CONTINUOUS)
