@@ -49,7 +49,7 @@ CHIPS = (U85_128, U55_128)
 BARS = {"not_finite": 0.0, "difference": 1e-6, "edges_share": 0.05, "corner": 1e-6, "snapping_percent": 1.0}
 SLOPED = ("ic", "oc", "sparse", "dense_bytes_per_weight", "sparse_bytes_per_weight")  # and every choice
 INPUTS, NETWORKS, BATCH, SMALL, ROWS = 100_000, 16, 2000, 6, 64
-STEP, EDGE, INSENSITIVE = 1e-7, 1e-4, 1e-3
+STEP, EDGE, INSENSITIVE = 1e-6, 1e-4, 1e-3
 SEARCH_STEPS, RATE = 60, 0.05
 
 Point = tuple[dict[str, jax.Array], Choices]  # columns of a table by name, and choices

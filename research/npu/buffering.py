@@ -175,7 +175,7 @@ def _depths(
     depth = _up(jnp.maximum(depth, _SPLIT_DEPTH), work.block_depth)
     step = jnp.where(depth > work.block_depth, work.block_depth, work.granule)
     depth = jnp.maximum(jnp.floor(depth / step) * step, work.granule)
-    return first, jax.lax.stop_gradient(depth)
+    return first, depth
 
 
 def _up(amount: jax.Array, step: jax.Array | float) -> jax.Array:
