@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.bench.gradients import built
 from research.bench.recipes import Layer, make
 from research.npu.chip import U55_128, U85_128, U85_512, Chip
 from research.npu.choices import Choices, between, both_widths, chosen
@@ -15,7 +16,6 @@ from research.npu.cost import Cost, cost
 from research.npu.network import Network, read_network
 from research.npu.plan import plan
 from research.npu.referee import referee
-from research.npu.riding import riders
 from research.npu.rounding import THROUGH
 from research.npu.table import LayerTable, pad
 from tests.npu.networks import hand_network, rows
@@ -56,24 +56,6 @@ def slope(own: Choices, chip: Chip) -> Choices:
     return jax.grad(lambda c: cost(table(), chip, c, rounding=THROUGH).ms)(own)
 
 
-def by_hand(own: Choices) -> LayerTable:
-    """The table of what is chosen, 0 or 1, found on the graph."""
-    found, names = network(), list(network().names)
-    said = {name: np.asarray(share) for name, share in own._asdict().items()}
-    columns = {name: np.array(column) for name, column in table()._asdict().items()}
-    columns["bits"][:] = np.where(said["wide"] > 0, 16, 8)
-    for row, node in enumerate(found.graph.nodes):
-        columns["plain_out"][row] = max(columns["plain_out"][row], said["plain"][row])
-        if node.inputs and node.inputs[0] in names:
-            made = said["plain"][names.index(node.inputs[0])]
-            columns["plain_in"][row] = max(columns["plain_in"][row], made)
-    for rider, base in riders(found.graph).items():
-        if not said["fused"][names.index(rider)]:
-            columns["carried"][names.index(rider)] = 0
-            columns["carries_add"][names.index(base)] -= 1
-    return LayerTable(**{name: jnp.asarray(column) for name, column in columns.items()})
-
-
 def same(a: Cost, b: Cost) -> None:
     for name, one, other in zip(Cost._fields, a, b, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6, err_msg=name)
@@ -85,7 +67,7 @@ def test_corners_are_the_networks_built_so(chip: Chip) -> None:
     default = price(table(), chip)
     for fields in ({}, {"fused": 0, "plain": 1, "wide": 1}, *each):
         found = price(table(), chip, choices(**fields))
-        same(found, price(by_hand(choices(**fields)), chip))
+        same(found, price(pad(built(network(), choices(**fields)), ROWS), chip))
         assert (float(found.ms) > 1.001 * float(default.ms)) == bool(fields)
 
 
