@@ -42,7 +42,7 @@ class Work(NamedTuple):
 class Plan(NamedTuple):
     """The choice for each layer, [L]; `first` to `fetch` only mean something where `buffered`."""
 
-    buffered: jax.Array  # 1 or 0, a fraction where a choice is one
+    buffered: jax.Array  # bool, or a share where it is a choice
     first: jax.Array  # share of the weights fetched before the layer starts
     last_cycles: jax.Array  # cycles of the last slice: the room for the next layer's weights
     slack: jax.Array  # cycles of the layer before, under which this one's weights can be fetched
@@ -57,24 +57,29 @@ def plan(
     """Slices and buffers of every layer, fields [L] or, of many networks of as many rows, [L, B].
 
     Args:
-      runs: [L], 1: an operation of its own (a fraction where fusion is one); what does not run has no cycles.
+      runs: [L], bool, or a share where fusion is a choice: an operation of its own.
       layers: a pytree of [L], handed to `run` row by row.
       run: (row of `layers`, channels, starts, ends) -> cycles of a layer cut to so many channels, with its start and
         its end counted (bool) or not, weights read from SRAM.
       before: `leaves` of the layer before the first row, below 0 or None: there is none.
       allowed: [L], 0 to 1, where weights may be buffered at all; None: everywhere.
     """
-    allowed = jnp.ones_like(work.op) if allowed is None else allowed
 
     def step(
-        before: tuple[jax.Array, jax.Array], row: tuple[Work, jax.Array, jax.Array, Layer]
+        before: tuple[jax.Array, jax.Array], row: tuple[Work, jax.Array, jax.Array | None, Layer]
     ) -> tuple[tuple[jax.Array, jax.Array], Plan]:
         (slack, started), (own, is_run, may, layer) = before, row
         fetch = _transfer(own.encoded, chip)
         found = _propose(own, fetch, slack, (is_run > 0) & ~started, partial(run, layer), chip, rounding)
-        share = found.buffered * may
-        # A wait is hidden or not, so that room for the next layer must not grow before the choice is nearly made.
-        slack = between(1 - (1 - share) ** 4, found.last_cycles, own.op) + (1 - is_run) * slack
+        share = near = found.buffered
+        if may is not None:  # a wait is hidden or not: room for the next layer grows where hardly any is buffered
+            share = found.buffered * may
+            near = 1 - (1 - share) ** 4
+        leaves = between(near, found.last_cycles, own.op)
+        if is_run.dtype == bool:
+            slack = jnp.where(is_run, leaves, slack)
+        else:  # what runs by a share has that share of cycles
+            slack = leaves + (1 - is_run) * slack
         return (slack, started | (is_run > 0)), found._replace(buffered=share, leaves=slack)
 
     slack = jnp.full_like(work.op[0], -1.0) if before is None else before

@@ -22,12 +22,14 @@ class Choices(NamedTuple):
 
 
 def between(share: jax.Array, at_one: jax.Array | float, at_zero: jax.Array | float) -> jax.Array:
-    """The straight line between two corners, exact at both; shapes broadcast."""
+    """The straight line between two corners, exact at both; a share that is bool picks one. Shapes broadcast."""
+    if share.dtype == bool:
+        return jnp.where(share, at_one, at_zero)
     return share * at_one + (1 - share) * at_zero
 
 
 def chosen(table: LayerTable, choices: Choices) -> LayerTable:
-    """The table with fusion and layout as chosen, fields [L] as before, those between corners real numbers.
+    """The table with fusion and layout as chosen, fields [L] as before: real numbers where chosen, else layout is bool.
 
     Only what can ride is freed of its layer: activations always run in the one before them, as with the compiler's
     `Grouping` disabled. What must be plain (inputs, outputs, both sides of a reshape) stays so.
@@ -40,7 +42,9 @@ def chosen(table: LayerTable, choices: Choices) -> LayerTable:
         table = table._replace(
             carries_add=table.carries_add.at[base].add(-alone), carried=table.carried - alone
         )
-    if choices.plain is not None:
+    if choices.plain is None:
+        table = table._replace(plain_in=table.plain_in > 0, plain_out=table.plain_out > 0)
+    else:
         read = jnp.where(
             table.reads_back > 0, choices.plain[row - table.reads_back.astype(jnp.int32)], 0.0
         )

@@ -81,7 +81,7 @@ def price_after(
 
     layers = _Layer(work, dense.block, half.block if half else dense.block, share, weight)
     own = _Own(
-        table_bytes(asked), _table_cycles(asked, chip), work.constant, _runs(work, chip), share,
+        table_bytes(asked), _table_cycles(asked, chip), work.constant, _runs(work, chip, choices), share,
         host=on_host(asked, chip).astype(share.dtype),
     )  # fmt: skip
     if weight is not None:
@@ -137,7 +137,7 @@ class _Own(NamedTuple):
     table_bytes: jax.Array  # of values that it looks its results up in
     table_cycles: jax.Array  # to fetch them
     constant: jax.Array  # bytes
-    runs: jax.Array  # 1: an operation of its own
+    runs: jax.Array  # 1 or true: an operation of its own
     share: jax.Array  # of 2:4
     host: jax.Array  # 1: left to the CPU
 
@@ -186,10 +186,11 @@ def _table_cycles(asked: LayerTable, chip: Chip) -> jax.Array:
     return jnp.where(values > 0, values / chip.flash.bytes_per_cycle + chip.flash.read_latency_cycles, 0.0)
 
 
-def _runs(work: LayerTable, chip: Chip) -> jax.Array:
-    """1 for the rows that are an operation of their own, less where an addition rides by a fraction, [L]."""
-    rides = jnp.where(work.op == ADD, work.carried, 0.0) if chip.chains_adds else 0.0
-    return jnp.where(work.op == FREE, 0.0, 1.0 - rides)
+def _runs(work: LayerTable, chip: Chip, choices: Choices) -> jax.Array:
+    """Rows that are an operation of their own, [L]: bool, or a share where the compiler's decision is a choice."""
+    rides = jnp.where((work.op == ADD) & chip.chains_adds, work.carried, 0.0)
+    runs = jnp.where(work.op == FREE, 0.0, 1.0 - rides)
+    return runs if choices.fused is not None or choices.wide is not None else runs > 0
 
 
 class _Way(NamedTuple):

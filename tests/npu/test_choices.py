@@ -104,8 +104,14 @@ def test_networks_and_choices_can_be_mapped() -> None:
 
 def test_parts() -> None:
     assert [float(between(jnp.float32(s), jnp.float32(7), 3.0)) for s in (0, 0.5, 1)] == [3, 5, 7]
-    two_rows = rows({}, {})
-    assert chosen(two_rows, Choices()) is two_rows
+    assert float(between(jnp.asarray(True), jnp.float32(7), jnp.nan)) == 7
+    two_rows = rows({"plain_in": 1.0}, {})
+    as_it_is = chosen(two_rows, Choices())
+    np.testing.assert_array_equal(as_it_is.plain_in, [True, False])
+    assert as_it_is.carried is two_rows.carried
+    soft = chosen(two_rows._replace(reads_back=jnp.asarray([0.0, 1.0])), Choices(plain=jnp.asarray([0.25, 0.5])))
+    np.testing.assert_array_equal(soft.plain_in, [1, 0.25])
+    np.testing.assert_array_equal(soft.plain_out, [0.25, 0.5])
     two, weight = both_widths(two_rows, jnp.asarray([0.0, 0.75]))
     np.testing.assert_array_equal(two.bits, [[8, 16], [8, 16]])
     np.testing.assert_array_equal(weight, [[1, 0], [0.25, 0.75]])
