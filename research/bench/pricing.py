@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.bench.labels import shown
-from research.npu import Chip, LayerVerdict, Network, Verdict, cost, pad, ungrouped
+from research.npu import Chip, Choices, LayerVerdict, Network, Verdict, cost, pad
 from research.npu.blocks import Block, choose
 from research.npu.cycles import op_cycles
 from research.npu.liveness import sram_peak_kb
@@ -29,6 +29,8 @@ BATCH, ROWS = 16, 64
 SWITCHES = {
     "Sparsity": "sparsity", "Grouping": "grouping", "WeightBuffering": "weight_buffering", "FMStaging": "fm_staging",
 }  # fmt: skip
+# {the compiler's switch: the choice that is 0 without it}
+_CHOICE = {"Grouping": "fused", "WeightBuffering": "buffered"}
 _OPERATORS = ("Conv2D", "DepthwiseConv2D", "FullyConnected", "MaxPool", "AvgPool")
 
 
@@ -53,9 +55,9 @@ class Agreement(NamedTuple):
     blocks: float
 
 
-@partial(jax.jit, static_argnames=("chip", "buffered"))
-def _cycles(tables: LayerTable, chip: Chip, *, buffered: bool) -> tuple[jax.Array, jax.Array]:
-    found = jax.vmap(lambda table: cost(table, chip, weight_buffering=buffered))(tables)
+@partial(jax.jit, static_argnames="chip")
+def _cycles(tables: LayerTable, chip: Chip, choices: Choices) -> tuple[jax.Array, jax.Array]:
+    found = jax.vmap(lambda table, own: cost(table, chip, own))(tables, choices)
     return found.cycles, found.host_cycles
 
 
@@ -83,10 +85,9 @@ def price_all(networks: Sequence[Network], chip: Chip, without: str = "") -> lis
         rows = -(-max(len(networks[i].names) for i in part) // ROWS) * ROWS
         full = [*part, *[part[-1]] * (BATCH - len(part))]
         tables = [networks[i].table for i in full]
-        if without == "Grouping":
-            tables = [ungrouped(table) for table in tables]
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *(pad(table, rows) for table in tables))
-        cycles, host = _cycles(stacked, chip, buffered=without != "WeightBuffering")
+        none = {_CHOICE[without]: jnp.zeros_like(stacked.op)} if without in _CHOICE else {}
+        cycles, host = _cycles(stacked, chip, Choices(**none))
         each, left = np.asarray(cycles, np.float64), np.asarray(host, np.float64)
         for i, layers, cpu in zip(part, each, left, strict=False):
             net = networks[i]

@@ -29,6 +29,7 @@ from research.bench.agreement import kendall_tau, mape_percent
 from research.bench.recipes import make
 from research.npu import U85_128, LayerTable, cost, pad, read_network, referee
 from research.npu.peak import peak_kb
+from research.npu.rounding import THROUGH
 from research.npu.space import Slot, cost_of, tables
 from research.train.record import write_json
 from research.train.runtime import prepare_runtime
@@ -53,7 +54,7 @@ def _slope(table: LayerTable) -> LayerTable:
 
     def penalised_ms(t: LayerTable) -> jax.Array:
         peak = peak_kb(t, row, row + 1, softness_kb=SOFTNESS_KB)
-        return cost(t, CHIP, fast=True, straight_through=True).ms + MS_PER_KB * peak
+        return cost(t, CHIP, fast=True, rounding=THROUGH).ms + MS_PER_KB * peak
 
     return jax.grad(penalised_ms)(table)
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from research.npu.chip import Chip
+from research.npu.choices import between
 from research.npu.rounding import Rounding
 
 _SPLIT_DEPTH = 16.0  # channels of the thinnest slice of weights
@@ -41,7 +42,7 @@ class Work(NamedTuple):
 class Plan(NamedTuple):
     """The choice for each layer, [L]; `first` to `fetch` only mean something where `buffered`."""
 
-    buffered: jax.Array  # bool
+    buffered: jax.Array  # bool, or a share where it is a choice
     first: jax.Array  # share of the weights fetched before the layer starts
     last_cycles: jax.Array  # cycles of the last slice: the room for the next layer's weights
     slack: jax.Array  # cycles of the layer before, under which this one's weights can be fetched
@@ -51,31 +52,39 @@ class Plan(NamedTuple):
 
 def plan(
     work: Work, runs: jax.Array, layers: Layer, run: Run[Layer], chip: Chip, rounding: Rounding,
-    before: jax.Array | None = None,
+    before: jax.Array | None = None, allowed: jax.Array | None = None,
 ) -> Plan:  # fmt: skip
     """Slices and buffers of every layer, fields [L] or, of many networks of as many rows, [L, B].
 
     Args:
-      runs: bool [L], rows that are an operation of their own.
+      runs: [L], bool, or a share where fusion is a choice: an operation of its own.
       layers: a pytree of [L], handed to `run` row by row.
       run: (row of `layers`, channels, starts, ends) -> cycles of a layer cut to so many channels, with its start and
         its end counted (bool) or not, weights read from SRAM.
       before: `leaves` of the layer before the first row, below 0 or None: there is none.
+      allowed: [L], 0 to 1, where weights may be buffered at all; None: everywhere.
     """
 
     def step(
-        before: tuple[jax.Array, jax.Array], row: tuple[Work, jax.Array, Layer]
+        before: tuple[jax.Array, jax.Array], row: tuple[Work, jax.Array, jax.Array | None, Layer]
     ) -> tuple[tuple[jax.Array, jax.Array], Plan]:
-        (slack, started), (own, is_run, layer) = before, row
+        (slack, started), (own, is_run, may, layer) = before, row
         fetch = _transfer(own.encoded, chip)
-        found = _propose(own, fetch, slack, is_run & ~started, partial(run, layer), chip, rounding)
-        leaves = jnp.where(found.buffered, found.last_cycles, own.op)
-        slack = jnp.where(is_run, leaves, slack)
-        return (slack, started | is_run), found._replace(leaves=slack)
+        found = _propose(own, fetch, slack, (is_run > 0) & ~started, partial(run, layer), chip, rounding)
+        share = near = found.buffered
+        if may is not None:  # a wait is hidden or not: room for the next layer grows where hardly any is buffered
+            share = found.buffered * may
+            near = 1 - (1 - share) ** 4
+        leaves = between(near, found.last_cycles, own.op)
+        if is_run.dtype == bool:
+            slack = jnp.where(is_run, leaves, slack)
+        else:  # what runs by a share has that share of cycles
+            slack = leaves + (1 - is_run) * slack
+        return (slack, started | (is_run > 0)), found._replace(buffered=share, leaves=slack)
 
     slack = jnp.full_like(work.op[0], -1.0) if before is None else before
     start = jnp.maximum(slack, 0.0), slack >= 0
-    return jax.lax.scan(step, start, (work, runs, layers))[1]
+    return jax.lax.scan(step, start, (work, runs, allowed, layers))[1]
 
 
 def _transfer(size: jax.Array, chip: Chip) -> jax.Array:
@@ -171,7 +180,7 @@ def _depths(
     depth = _up(jnp.maximum(depth, _SPLIT_DEPTH), work.block_depth)
     step = jnp.where(depth > work.block_depth, work.block_depth, work.granule)
     depth = jnp.maximum(jnp.floor(depth / step) * step, work.granule)
-    return first, jax.lax.stop_gradient(depth)
+    return first, depth
 
 
 def _up(amount: jax.Array, step: jax.Array | float) -> jax.Array:

@@ -19,6 +19,7 @@ from research.npu import table as kind
 from research.npu.measured import Measured
 from research.npu.named import AnyChip, cost_on
 from research.npu.network import Network
+from research.npu.rounding import EXACT, Rounding
 from research.npu.table import LayerTable
 
 KINDS = ("conv", "depthwise", "dense", "other")
@@ -109,10 +110,10 @@ def predict_ms(calibration: Calibration, table: LayerTable, *, warn: bool = True
 
 
 def calibrated_ms(
-    table: LayerTable, chip: AnyChip, gains: jax.Array, *, straight_through: bool = False
+    table: LayerTable, chip: AnyChip, gains: jax.Array, *, rounding: Rounding = EXACT
 ) -> jax.Array:
     """The same as a scalar array, jittable and differentiable in the table and the gains [7] (in `GAINS` order)."""
-    return jnp.sum(layer_ms(_parts(table, chip, straight_through), gains, jnp.maximum))
+    return jnp.sum(layer_ms(_parts(table, chip, rounding), gains, jnp.maximum))
 
 
 def outside(calibration: Calibration, table: LayerTable) -> tuple[str, ...]:
@@ -136,8 +137,8 @@ def layer_ms(parts: Parts, gains: Any, maximum: Any = np.maximum) -> Any:
     return maximum(work, parts.flash * gains[5]) + parts.starts * gains[6] / 1000
 
 
-def _parts(table: LayerTable, chip: AnyChip, straight_through: bool = False) -> Parts:
-    cost, per_ms = cost_on(table, chip, straight_through=straight_through), chip.cycles_per_ms
+def _parts(table: LayerTable, chip: AnyChip, rounding: Rounding = EXACT) -> Parts:
+    cost, per_ms = cost_on(table, chip, rounding=rounding), chip.cycles_per_ms
     codes = _kind_index(table.op)
     npu, sram, flash = (c / per_ms for c in (cost.npu_cycles, cost.sram_cycles, cost.flash_cycles))
     kinds = (codes[:, None] == jnp.arange(len(KINDS))[None, :]).astype(jnp.float32)

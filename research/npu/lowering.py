@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from research.npu import table as kind
 from research.npu.chip import Chip
+from research.npu.choices import between
 from research.npu.rounding import Rounding
 from research.npu.table import LayerTable
 
@@ -21,7 +22,7 @@ _DIV_CYCLES = 33.0  # arch85: GetOutputCyclesPerElement
 
 def stored(layer: LayerTable, rounding: Rounding) -> jax.Array:
     """Elements of each output as they lie in memory, channels in whole bricks, [L]."""
-    return layer.oh * layer.ow * jnp.where(layer.plain_out > 0, layer.oc, rounding.up(layer.oc, 16.0))
+    return layer.oh * layer.ow * between(layer.plain_out, layer.oc, rounding.up(layer.oc, 16.0))
 
 
 def table_bytes(layer: LayerTable) -> jax.Array:

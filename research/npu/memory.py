@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from research.npu.blocks import Block, whole_kernel
 from research.npu.chip import Chip
+from research.npu.choices import between
 from research.npu.rounding import EXACT, Rounding
 from research.npu.table import ADD, DEPTHWISE, FREE, MEAN, LayerTable
 
@@ -40,9 +41,11 @@ def burst_cost(layer: LayerTable, block: Block, chip: Chip) -> tuple[jax.Array, 
     plain_in = wide * block.ic * jnp.where(layer.ic == block.ic, block.iw, 1.0)
     whole = (block.oc <= _BRICK) & (layer.oc == block.oc)
     plain_out = jnp.where(whole, wide * block.ow * block.oc, jnp.minimum(_PLAIN_WRITE, _BRICK * wide))
-    read = jnp.where(layer.plain_in > 0, plain_in, brick_in)
-    write = jnp.where(layer.plain_out > 0, plain_out, brick_out)
-    return burst / jnp.minimum(burst, read), burst / jnp.minimum(burst, write)
+    read, write = (
+        between(share, burst / jnp.minimum(burst, plain), burst / jnp.minimum(burst, brick))
+        for share, plain, brick in ((layer.plain_in, plain_in, brick_in), (layer.plain_out, plain_out, brick_out))
+    )
+    return read, write
 
 
 def block_transfer_cycles(layer: LayerTable, block: Block, chip: Chip) -> tuple[jax.Array, jax.Array]:
@@ -64,8 +67,8 @@ def feature_map_bytes(
     """SRAM bytes of activations (read, written) by each layer, bursts and repeats counted, each [L]."""
     read_cost, write_cost = burst_cost(layer, block, chip)
     wide = layer.bits / 8
-    deep_in = jnp.where(layer.plain_in > 0, layer.ic, rounding.up(layer.ic, _BRICK))
-    deep_out = jnp.where(layer.plain_out > 0, layer.oc, rounding.up(layer.oc, _BRICK))
+    deep_in = between(layer.plain_in, layer.ic, rounding.up(layer.ic, _BRICK))
+    deep_out = between(layer.plain_out, layer.oc, rounding.up(layer.oc, _BRICK))
     window = jnp.minimum(layer.ih, block.ih) * jnp.minimum(layer.iw, block.iw)
     passes = rounding.tiles(layer.oc, jnp.minimum(layer.oc, block.oc))
     over_depth = jnp.where(whole_kernel(layer), passes, 1.0)
@@ -98,14 +101,14 @@ def _passes(
     whole = layer.oc == deep
     read = burst / jnp.minimum(burst, jnp.where(whole, burst, wide * deep))
     write = burst / jnp.minimum(burst, jnp.where(whole & (deep <= _BRICK), burst, _BRICK * wide))
-    inputs = layer.ih * layer.iw * jnp.where(layer.plain_in > 0, layer.ic, rounding.up(layer.ic, _BRICK))
-    inputs = jnp.where(resizes, inputs, 2 * one_map) * jnp.where(layer.plain_in > 0, read, 1.0)
-    return inputs, one_map * jnp.where(layer.plain_out > 0, write, 1.0)
+    inputs = layer.ih * layer.iw * between(layer.plain_in, layer.ic, rounding.up(layer.ic, _BRICK))
+    inputs = jnp.where(resizes, inputs, 2 * one_map) * between(layer.plain_in, read, 1.0)
+    return inputs, one_map * between(layer.plain_out, write, 1.0)
 
 
 def input_bytes(layer: LayerTable, block: Block, rounding: Rounding) -> jax.Array:
     """SRAM bytes that each layer reads to make its output once over in rows and columns, bursts not counted, [L]."""
-    deep = jnp.where(layer.plain_in > 0, layer.ic, rounding.up(layer.ic, _BRICK))
+    deep = between(layer.plain_in, layer.ic, rounding.up(layer.ic, _BRICK))
     window = jnp.minimum(layer.ih, block.ih) * jnp.minimum(layer.iw, block.iw)
     return window * deep * spatial_repeats(layer, block) * layer.bits / 8
 

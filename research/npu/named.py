@@ -9,6 +9,7 @@ import jax
 from research.npu import chip as ethos
 from research.npu.chip import Chip
 from research.npu.cost import Cost, cost
+from research.npu.rounding import EXACT, Rounding
 from research.npu.systolic import SYSTOLIC_OS, SYSTOLIC_WS, Systolic, systolic_cost
 from research.npu.table import LayerTable, pad
 
@@ -51,7 +52,7 @@ def find_chip(name: str) -> AnyChip:
     return made
 
 
-def cost_on(table: LayerTable, chip: AnyChip, *, straight_through: bool = False) -> Cost:
+def cost_on(table: LayerTable, chip: AnyChip, *, rounding: Rounding = EXACT) -> Cost:
     """The price of a table [L] on a chip of either family: `cost` or `systolic_cost`.
 
     Tables are padded to a multiple of 64 rows for it, so that networks share a compilation.
@@ -59,7 +60,7 @@ def cost_on(table: LayerTable, chip: AnyChip, *, straight_through: bool = False)
     length = table.op.shape[0]
     padded = pad(table, -(-length // _ROWS) * _ROWS)
     if isinstance(chip, Systolic):
-        found = systolic_cost(padded, chip, straight_through=straight_through)
+        found = systolic_cost(padded, chip, rounding=rounding)
     else:
-        found = cost(padded, chip, straight_through=straight_through)
+        found = cost(padded, chip, rounding=rounding)
     return jax.tree.map(lambda field: field[:length] if field.ndim else field, found)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from research.npu.lowering import stored
-from research.npu.rounding import EXACT, SMOOTH
+from research.npu.rounding import EXACT, THROUGH
 from research.npu.table import FREE, LayerTable
 
 
@@ -28,7 +28,7 @@ def peak_kb(
     """
     if softness_kb is not None and softness_kb <= 0:
         raise ValueError(f"softness_kb must be positive, got {softness_kb}")
-    rounding = EXACT if softness_kb is None else SMOOTH
+    rounding = EXACT if softness_kb is None else THROUGH
     size = stored(table, rounding) * table.repeats * table.bits / 8 / 1024
     size = jnp.where(table.op == FREE, 0.0, size)
     row = jnp.arange(table.op.shape[0])[:, None]

@@ -1,7 +1,10 @@
-"""Ceilings and floors of tile counts, exact or with a straight-through gradient.
+"""Ceilings and floors of tile counts: exact, with a straight-through gradient, or smooth.
 
-The price of a layer is a staircase in its widths. `EXACT` is the staircase, with a gradient of zero on each
-step. `SMOOTH` has the same values but passes gradients as if nothing were rounded: x + stop(ceil(x) - x).
+The price of a layer is a staircase in its widths. Three readings of it:
+  EXACT    the staircase; its gradient is zero on each step.
+  THROUGH  the same values, but gradients pass as if nothing were rounded, x + stop(ceil(x) - x): for searches.
+  SMOOTH   tiles can be cut, but there is at least one: ceil(x) is max(x, 1), floor(x) is x. Values are those of
+           EXACT where all tiles are whole; gradients are those of the values, as gradient checks need them.
 """
 
 from collections.abc import Callable
@@ -41,4 +44,5 @@ def _through(hard: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], ja
 
 
 EXACT = Rounding(_ceil, _floor)
-SMOOTH = Rounding(_through(_ceil), _through(_floor))
+THROUGH = Rounding(_through(_ceil), _through(_floor))
+SMOOTH = Rounding(lambda x: jnp.maximum(x, 1.0), lambda x: x)

@@ -19,7 +19,7 @@ import numpy as np
 
 from research.npu import table as kind
 from research.npu.cost import Cost
-from research.npu.rounding import EXACT, SMOOTH, Rounding
+from research.npu.rounding import EXACT, Rounding
 from research.npu.table import LayerTable
 
 Dataflow = Literal["ws", "os"]
@@ -152,8 +152,8 @@ def exact_cycles(table: LayerTable, chip: Systolic) -> tuple[int, ...]:
     return tuple(found)
 
 
-@partial(jax.jit, static_argnames=("chip", "straight_through"))
-def systolic_cost(table: LayerTable, chip: Systolic, *, straight_through: bool = False) -> Cost:
+@partial(jax.jit, static_argnames=("chip", "rounding"))
+def systolic_cost(table: LayerTable, chip: Systolic, *, rounding: Rounding = EXACT) -> Cost:
     """The same cycles jitted and differentiable, with the vector unit and the memories beside them.
 
     Equal to `exact_cycles` up to 2^24 cycles a layer, then to float32. A layer takes the longest of its work
@@ -162,9 +162,8 @@ def systolic_cost(table: LayerTable, chip: Systolic, *, straight_through: bool =
     Args:
       table: the layers, fields of shape [L]; 16 bits are FP16 here, of weights too.
       chip: static.
-      straight_through: gradients pass through the ceilings, as in `cost`.
+      rounding: static, as in `cost`.
     """
-    rounding = SMOOTH if straight_through else EXACT
     dense, half = products(table), products(table, chip.keeps)
     wide = table.bits / 8
     slow = 1 + (wide - 1) * (chip.fp16_cycles - 1)

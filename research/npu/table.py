@@ -68,6 +68,8 @@ class LayerTable(NamedTuple):
     repeats: jax.Array  # times the row runs: groups, matrices of a batch
     constant: jax.Array  # elements of a constant second operand, 0 for a number
     rate: jax.Array  # cycles an element of an element-wise pass, in those of an add
+    reads_back: jax.Array  # rows up to the maker of the first input, 0: the network's input
+    rides_back: jax.Array  # rows up to the layer that this operation rides on, 0: on none
 
     @property
     def weights(self) -> jax.Array:
@@ -101,7 +103,8 @@ def layer_table(graph: Graph, *, bits: int = 8) -> LayerTable:
     if bits not in (8, 16):
         raise ValueError(f"activations have 8 or 16 bits, got {bits}")
     riding = riders(graph)
-    rows = [_row(graph, node, float(bits), riding) for node in graph.nodes]
+    order = {node.output: index for index, node in enumerate(graph.nodes)}
+    rows = [(*_row(graph, node, float(bits), riding), *_back(node, order, riding)) for node in graph.nodes]
     return LayerTable(*(jnp.asarray(column, jnp.float32) for column in np.array(rows, np.float32).T))
 
 
@@ -166,6 +169,14 @@ def _row(graph: Graph, node: Node, bits: float, riding: Mapping[str, str]) -> tu
     )  # fmt: skip
 
 
+def _back(node: Node, order: Mapping[str, int], riding: Mapping[str, str]) -> tuple[int, int]:
+    """Rows up to the makers of the first input and of what a node rides on, 0 for none."""
+    own = order[node.output]
+    names = (node.inputs[0] if node.inputs else "", riding.get(node.output, ""))
+    first, base = (own - order.get(name, own) for name in names)
+    return first, base
+
+
 def hwc(shape: Shape) -> tuple[int, int, int]:
     """Rows, columns and channels of a tensor of any rank: the last axes, leading ones joined to the rows."""
     padded = (1, 1, 1, *shape)
@@ -213,12 +224,3 @@ def _plain(graph: Graph, name: str) -> bool:
     makers = [node for node in graph.nodes if node.output == name]
     changes = any(node.op in RELAYOUT for node in (*graph.consumers(name), *makers))
     return name in graph.inputs or name in graph.outputs or changes
-
-
-def ungrouped(table: LayerTable) -> LayerTable:
-    """The same network with every element-wise operation in a pass of its own, as with the compiler's `Grouping`
-    disabled; activations still run in the layer before them."""
-    chained = (table.op == ADD) | (table.op == MUL) | (table.op == COMPARE)
-    return table._replace(
-        carries_add=jnp.zeros_like(table.carries_add), carried=jnp.where(chained, 0.0, table.carried)
-    )

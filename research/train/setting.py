@@ -15,6 +15,7 @@ from research.graph.rewrite import fuse
 from research.graph.trace import trace
 from research.npu.chip import Chip
 from research.npu.cost import cost
+from research.npu.rounding import THROUGH, Rounding
 from research.npu.table import LayerTable, layer_table
 from research.pytrees import ChannelGroup, flatten
 from research.spec import Named
@@ -39,7 +40,7 @@ def priced_table(net: Any, links: Named) -> tuple[LayerTable, tuple[str | None, 
 
 
 def latency_of(
-    net: Any, links: Named, chip: Chip, straight_through: bool = True
+    net: Any, links: Named, chip: Chip, rounding: Rounding = THROUGH
 ) -> Callable[[Mapping[str, jax.Array]], jax.Array]:
     """`{group: width} -> ms` on a chip, differentiable in the widths; groups left out keep their size."""
     table, _ = priced_table(net, links)
@@ -51,7 +52,7 @@ def latency_of(
             into, out_of = rows[name]
             ic = ic.at[jnp.asarray(into)].set(width)
             oc = oc.at[jnp.asarray(out_of)].set(width)
-        return cost(table._replace(ic=ic, oc=oc), chip, straight_through=straight_through).ms
+        return cost(table._replace(ic=ic, oc=oc), chip, rounding=rounding).ms
 
     return latency_ms
 

@@ -22,6 +22,7 @@ from research.npu.measured import Measured
 from research.npu.named import cost_on
 from research.npu.network import Network, read_network
 from research.npu.referee import referee as judge
+from research.npu.rounding import THROUGH
 from research.npu.systolic import SYSTOLIC_WS
 from tests.npu.networks import hand_network
 
@@ -123,7 +124,7 @@ def test_a_calibrated_price_has_gradients() -> None:
 
     def total(widths: jax.Array, gains: jax.Array) -> jax.Array:
         changed = table._replace(oc=widths)
-        return calibrated_ms(changed, SYSTOLIC_WS, gains, straight_through=True)
+        return calibrated_ms(changed, SYSTOLIC_WS, gains, rounding=THROUGH)
 
     by_width, by_gain = jax.jit(jax.grad(total, argnums=(0, 1)))(table.oc, gains)
     assert bool(jnp.isfinite(by_width).all())

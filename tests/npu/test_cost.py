@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from research.npu.chip import U55_128, U85_128, U85_512, Chip
 from research.npu.cost import Cost, cost
 from research.npu.referee import referee
+from research.npu.rounding import SMOOTH, THROUGH
 from research.npu.table import DENSE, FREE, LayerTable, layer_names, layer_table, pad
 from research.npu.weights import with_kernels
 from tests.npu.networks import HAND_NETS, hand_graph, hand_network, rows, with_weights
@@ -32,7 +33,7 @@ def priced_table(index: int, sparse: bool) -> LayerTable:
 @partial(jax.jit, static_argnames="chip")
 def gradient(table: LayerTable, chip: Chip) -> LayerTable:
     """Slope of the straight-through price in every field."""
-    return jax.grad(lambda t: cost(t, chip, straight_through=True).ms)(table)
+    return jax.grad(lambda t: cost(t, chip, rounding=THROUGH).ms)(table)
 
 
 def padded_names(index: int) -> tuple[str, ...]:
@@ -120,9 +121,9 @@ def test_cost_is_a_sum_of_maxima() -> None:
 
 @given(st.integers(0, 2), st.booleans(), st.sampled_from(CHIPS))
 @settings(max_examples=6)
-def test_straight_through_has_the_exact_values(index: int, sparse: bool, chip: Chip) -> None:
+def test_through_has_the_exact_values(index: int, sparse: bool, chip: Chip) -> None:
     table = priced_table(index, sparse)
-    for a, b in zip(cost(table, chip), cost(table, chip, straight_through=True), strict=True):
+    for a, b in zip(cost(table, chip), cost(table, chip, rounding=THROUGH), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
@@ -148,6 +149,24 @@ def test_gradient_agrees_with_wide_differences(chip: Chip, sparse: bool) -> None
         difference = float(wider - narrower) / 32
         assert difference > 0
         assert 0.4 * difference < slope < 2.5 * difference
+
+
+def test_the_smooth_price_has_the_slope_of_its_central_differences() -> None:
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        table = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), priced_table(1, False))
+        start = {name: getattr(table, name) * rng.uniform(0.8, 1.2, ROWS) for name in ("ic", "oc")}
+
+        def ms(columns: dict[str, jax.Array]) -> jax.Array:
+            return cost(table._replace(**columns), U55_128, rounding=SMOOTH).ms
+
+        slope = jax.grad(ms)(start)
+        for name in start:
+            along = start[name] * rng.normal(size=ROWS)
+            ends = [float(ms(start | {name: start[name] + h * along})) for h in (-1e-6, 1e-6)]
+            said = float(jnp.sum(slope[name] * along))
+            assert (ends[1] - ends[0]) / 2e-6 == pytest.approx(said, rel=1e-6)
+            assert abs(said) > 0.1
 
 
 def test_sparse_has_a_downward_slope_where_it_pays() -> None:
@@ -188,7 +207,7 @@ def test_any_layer_has_a_finite_price_and_gradient(layers: list[dict[str, float]
         if layer["op"] == DENSE:
             layer |= dict.fromkeys(("oh", "ow", "ih", "iw", "kh", "kw", "stride"), 1)
     table = rows(*layers)
-    price, slopes = cost(table, chip, straight_through=True).ms, gradient(table, chip)
+    price, slopes = cost(table, chip, rounding=THROUGH).ms, gradient(table, chip)
     assert np.isfinite(float(price))
     assert float(price) >= 0
     assert all(bool(jnp.isfinite(getattr(slopes, name)).all()) for name in CONTINUOUS)

@@ -9,7 +9,7 @@ from research.npu.blocks import Block
 from research.npu.chip import U55_128, U85_128, U85_512, Chip
 from research.npu.cycles import block_count, mac_cycles_per_block, op_cycles
 from research.npu.referee import referee
-from research.npu.rounding import EXACT, SMOOTH
+from research.npu.rounding import EXACT, THROUGH
 from research.npu.table import ADD, FREE, LayerTable, layer_names, layer_table
 from research.npu.verdict import LayerVerdict
 from tests.npu.networks import block_of, hand_network, rows
@@ -79,7 +79,7 @@ def test_rounding_changes_no_value() -> None:
 
     block = choose(table, U85_128, sparse=False)
     exact = op_cycles(table, block, U85_128, sparse=False, rounding=EXACT)
-    smooth = op_cycles(table, block, U85_128, sparse=False, rounding=SMOOTH)
+    smooth = op_cycles(table, block, U85_128, sparse=False, rounding=THROUGH)
     for a, b in zip(exact, smooth, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 

@@ -12,6 +12,7 @@ from research.npu.chip import U55_128, U85_128
 from research.npu.cost import Cost, cost
 from research.npu.energy import claims, dynamic_mj, energy_mj, power
 from research.npu.reference import v1_graph
+from research.npu.rounding import THROUGH
 from research.npu.table import layer_table
 
 
@@ -51,7 +52,7 @@ def test_energy_is_jitted_and_grows_with_width() -> None:
 
     @jax.jit
     def frame_mj(oc: jax.Array) -> jax.Array:
-        found = cost(table._replace(oc=oc), U85_128, straight_through=True)
+        found = cost(table._replace(oc=oc), U85_128, rounding=THROUGH)
         return energy_mj(found, jnp.sum(found.macs), U85_128)
 
     slope = jax.grad(frame_mj)(table.oc)

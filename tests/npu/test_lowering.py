@@ -12,6 +12,7 @@ import pytest
 
 from research.graph.ir import Graph, Op
 from research.npu.chip import U55_128, U85_128, Chip
+from research.npu.choices import Choices
 from research.npu.cost import cost
 from research.npu.lowering import HOST_CYCLES, lower, on_host
 from research.npu.referee import referee
@@ -30,7 +31,6 @@ from research.npu.table import (
     TRANSPOSE_CONV,
     layer_table,
     pad,
-    ungrouped,
 )
 from research.npu.weights import with_kernels
 from tests.npu.networks import Sketch, rows, with_weights
@@ -129,7 +129,7 @@ def network(build: Build, shape: tuple[int, int, int]) -> Graph:
 def error(build: Build, shape: tuple[int, int, int], chip: Chip, grouping: bool = True) -> float:
     net = with_weights(network(build, shape))
     table = pad(with_kernels(layer_table(net.graph), net.graph, net.kernels), ROWS)
-    found = cost(table if grouping else ungrouped(table), chip)
+    found = cost(table, chip, Choices(fused=jnp.full((ROWS,), float(grouping))))
     verdict = referee(net.model, chip, () if grouping else ("Grouping",))
     assert verdict.cpu_ops == 0
     assert float(found.host_cycles.sum()) == 0
@@ -149,7 +149,8 @@ def test_without_grouping_every_pass_is_its_own(kind: str, chip: Chip) -> None:
     build = KINDS[kind][0]
     assert np.median([error(build, shape, chip, grouping=False) for shape in SHAPES]) <= 0.05
     table = layer_table(network(build, SHAPES[1]))
-    assert float(cost(ungrouped(table), chip).ms) >= float(cost(table, chip).ms)
+    alone = cost(table, chip, Choices(fused=jnp.zeros_like(table.op)))
+    assert float(alone.ms) >= float(cost(table, chip).ms)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from research.npu import oracle
 from research.npu import table as kind
 from research.npu.blocks import Block, choose
 from research.npu.chip import U55_128, U85_128, U85_512, Chip
@@ -16,7 +17,6 @@ from research.npu.cycles import Cycles, op_cycles
 from research.npu.memory import Encoded, encoded, feature_map_bytes
 from research.npu.rounding import EXACT
 from research.npu.table import LayerTable, layer_table
-from tests.npu import oracle
 from tests.npu.networks import hand_network, rows
 
 CHIPS = (U85_128, U85_512, U55_128)

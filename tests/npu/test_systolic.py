@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from research.npu.reference import v1_graph
+from research.npu.rounding import EXACT, THROUGH, Rounding
 from research.npu.systolic import (
     SYSTOLIC_OS,
     SYSTOLIC_WS,
@@ -144,11 +145,11 @@ def random_rows(seed: int, count: int = 60) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("chip", [*BOTH, array(7, 33, "ws"), array(128, 8, "os")], ids=lambda c: c.name)
-@pytest.mark.parametrize("straight_through", [False, True])
-def test_jitted_cycles_are_integer_equal(chip: Systolic, straight_through: bool) -> None:
+@pytest.mark.parametrize("rounding", [EXACT, THROUGH], ids=["exact", "through"])
+def test_jitted_cycles_are_integer_equal(chip: Systolic, rounding: Rounding) -> None:
     table = rows(*random_rows(1))
     exact = np.array(exact_cycles(table, chip), np.int64)
-    jitted = np.asarray(systolic_cost(table, chip, straight_through=straight_through).mac_cycles, np.float64)
+    jitted = np.asarray(systolic_cost(table, chip, rounding=rounding).mac_cycles, np.float64)
     small = exact < 2**24
     assert small.sum() > 30
     np.testing.assert_array_equal(jitted[small], exact[small])
@@ -191,7 +192,7 @@ def test_gradient_follows_the_staircase_on_average(chip: Systolic) -> None:
 
     def total(width: jax.Array) -> jax.Array:
         table = rows({})._replace(oc=width[None], kh=jnp.full((1,), 3.0), kw=jnp.full((1,), 3.0))
-        return systolic_cost(table, chip, straight_through=True).mac_cycles[0]
+        return systolic_cost(table, chip, rounding=THROUGH).mac_cycles[0]
 
     widths = jnp.arange(64.0, 512.0, 4.0)
     slopes = jax.vmap(jax.grad(total))(widths)
@@ -207,7 +208,7 @@ def test_gradients_are_finite_on_every_kind_of_row(chip: Systolic) -> None:
 
     def total(values: tuple[jax.Array, ...]) -> jax.Array:
         changed = table._replace(**dict(zip(fields, values, strict=True)))
-        return systolic_cost(changed, chip, straight_through=True).ms
+        return systolic_cost(changed, chip, rounding=THROUGH).ms
 
     gradients = jax.grad(total)(tuple(getattr(table, name) for name in fields))
     assert all(bool(jnp.isfinite(g).all()) for g in gradients)

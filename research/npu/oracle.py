@@ -1,8 +1,9 @@
-"""The price of a network read once more, layer by layer in plain Python numbers, from Arm's C++ and its formulas.
+"""The price of a layer in plain Python numbers: an independent reading of the formulas, the judge of `cost`.
 
-Integers stay integers, blocks are loops over whole shapes, nothing is vectorised. It covers what a hand network is
-made of (convolution, depthwise, dense, pools, additions) on Ethos-U85 and Ethos-U55, with 8 or 16 bits. The blocks
-and the buffers are given: what is checked is what they cost.
+After `EstimateFullOpPerformance`, `EstimateMacOpCycles`, `MeasureElementAccess` and `EstimateMemoryTransfer` of
+ethos-u-vela 5.2.0. It shares nothing with `cycles` and `memory` but the numbers of a chip: integers stay integers and
+nothing is vectorised. It covers what a hand network is made of (convolution, depthwise, dense, pools, additions) on
+Ethos-U85 and Ethos-U55, 8 or 16 bits. Blocks and buffers are given: what is checked is what they cost.
 """
 
 from __future__ import annotations
