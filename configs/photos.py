@@ -1,7 +1,8 @@
 """A hand tracker that has only ever seen renders, for real photographs: half a million renders and a heatmap.
 
 Command:  python -m research.bench.transfer configs/photos.py --save [--eval-npz FILE] [--peers runs/peers]
-Time:     about 35 minutes on 2 CPU cores; it goes on where it was stopped. Its int8 file: configs/released/photos.tflite.
+Time:     about 35 minutes on 2 CPU cores;
+/released/photos.tflite.
 Expect:   EXPECT below, checked against configs/results/photos.json.
 """
 
