@@ -35,6 +35,8 @@ CLIMATE = {
 for _name, _value in CLIMATE.items():
     jax.config.update(_name, _value)
 
+MOST_MAPS = 30_000
+
 hypothesis.settings.register_profile(
     "house",
     deadline=None,
@@ -88,6 +90,16 @@ def same_climate() -> Iterator[None]:
     for name, value in CLIMATE.items():
         if getattr(jax.config, name) != value:
             jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs() -> Iterator[None]:
+    """Drops compiled programs before they take all the memory maps that Linux grants a process (65,530): past them the
+    compiler dies of a segmentation fault."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
