@@ -42,7 +42,7 @@ class Norm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, size)
         if not train:
             slope = scale * jax.lax.rsqrt(var.value + NORM_EPSILON)
-            return fm.affine(x, slope, bias - mean.value * slope)
+            return fm.affine(x - mean.value.astype(x.dtype).reshape(1, 1, 1, -1), slope, bias)
         y, batch_mean, batch_var = fm.norm_by_batch(x, scale, bias, NORM_EPSILON, self.formulation)
         if not self.is_initializing():
             for kept, seen in ((mean, batch_mean), (var, batch_var)):

@@ -61,7 +61,8 @@ def population(
 
     each = side_by_side(program, draw, steps if together else 1, one_seed)
     split = split_batch(mesh).spec
-    run = jax.shard_map(each, mesh=mesh, in_specs=(split, split, split, PartitionSpec()), out_specs=split)
+    specs = (split, split, split, PartitionSpec())  # unchecked, as `drawn_in_place`
+    run = jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
     one = jax.jit(run, donate_argnums=2)
     return one if together else looped(one, steps)
 
