@@ -18,6 +18,7 @@ os.environ["MPLCONFIGDIR"] = str(CACHE / "matplotlib")
 os.environ["TFDS_DATA_DIR"] = str(CACHE / "no-data-sets-in-tests")
 os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(CACHE / "hypothesis")
 
+import chex  # noqa: E402
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -100,6 +101,7 @@ def few_programs() -> Iterator[None]:
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
+        chex.clear_trace_counter()  # what is traced again was not traced in vain
 
 
 @pytest.fixture(scope="session")

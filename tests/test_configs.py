@@ -69,12 +69,18 @@ def test_a_missed_expectation_is_told() -> None:
     assert misses({"rows": [{"ms": 2.0}]}, {"rows.0.ms": (1.9, 0.5)}) == []
 
 
-def test_other_configs_run_shrunk(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem == "transfer" else [])  # as photos
+        for path in CONFIGS
+        if path != CONFIG
+    ],
+)
+def test_other_configs_run_shrunk(tmp_path: Path, name: str) -> None:
     """The main job's own shrunk run is the fixture `finished`."""
-    for path in CONFIGS:
-        if path != CONFIG:
-            code, _, errors = run(tmp_path / path.stem, config=path)
-            assert code == 0, errors
+    code, _, errors = run(tmp_path / name, config=ROOT / "configs" / f"{name}.py")
+    assert code == 0, errors
 
 
 def without_link(exp: Experiment, link: str) -> Experiment:

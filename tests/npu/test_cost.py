@@ -127,7 +127,11 @@ def test_through_has_the_exact_values(index: int, sparse: bool, chip: Chip) -> N
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-@pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
+@pytest.mark.parametrize(
+    "chip",
+    [CHIPS[0], *(pytest.param(chip, marks=pytest.mark.slow) for chip in CHIPS[1:])],
+    ids=lambda chip: chip.name,
+)
 @pytest.mark.parametrize("sparse", [False, True])
 def test_gradient_agrees_with_wide_differences(chip: Chip, sparse: bool) -> None:
     """Straight-through slope of every block's expanded width, against the exact price at +-16 channels."""

@@ -119,7 +119,8 @@ def test_in_one_program_the_losses_are_those_of_each_alone(
     fit_together(found[:2], ARM, devices=2, reporter=QUIET)
     for trial, alone in zip(found[:2], singly[0][:2], strict=True):
         losses = [[row["loss"] for row in rows(each)] for each in (trial, alone)]
-        assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-5)  # four steps
+        # Four steps, of renders drawn in one go: a pixel on an edge may fall to the other side.
+        assert losses[0][0] == pytest.approx(losses[1][0], abs=3e-5)
         assert losses[0] == pytest.approx(losses[1], rel=1e-2)  # and what Adam makes of rounding; see test_population
 
 
