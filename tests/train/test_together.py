@@ -121,7 +121,7 @@ def test_in_one_program_the_losses_are_those_of_each_alone(
         losses = [[row["loss"] for row in rows(each)] for each in (trial, alone)]
         # Four steps, of renders drawn in one go: a pixel on an edge may fall to the other side.
         assert losses[0][0] == pytest.approx(losses[1][0], abs=3e-5)
-        assert losses[0] == pytest.approx(losses[1], rel=1e-2)  # and what Adam makes of rounding; see test_population
+        assert losses[0] == pytest.approx(losses[1], rel=5e-2)  # and what Adam makes of it; see test_population
 
 
 def test_a_loss_that_breaks_stops_the_pack(tmp_path: Path) -> None:
