@@ -32,8 +32,13 @@ def chosen(table: LayerTable, choices: Choices) -> LayerTable:
     """The table with fusion and layout as chosen, fields [L] as before: real numbers where chosen, else layout is bool.
 
     Only what can ride is freed of its layer: activations always run in the one before them, as with the compiler's
-    `Grouping` disabled. What must be plain (inputs, outputs, both sides of a reshape) stays so.
+    `Grouping` disabled. What must be plain (inputs, outputs, both sides of a reshape) stays so. ValueError: a choice
+    that is not of the table's rows.
     """
+    for name, share in choices._asdict().items():
+        if share is not None and jnp.shape(share) != table.op.shape:
+            shape, rows = list(jnp.shape(share)), list(table.op.shape)
+            raise ValueError(f"choices.{name} has shape {shape}, but the table has rows {rows}: one number a row")
     row = jnp.arange(table.op.shape[0])
     if choices.fused is not None:
         rides = jnp.isin(table.op, jnp.asarray([ADD, MUL, COMPARE], jnp.float32)) & (table.rides_back > 0)

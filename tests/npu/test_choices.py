@@ -102,6 +102,13 @@ def test_networks_and_choices_can_be_mapped() -> None:
     np.testing.assert_allclose(together, [price(table(), U85_128, own).ms for own in each], rtol=1e-6)
 
 
+@pytest.mark.parametrize("field", Choices._fields)
+@pytest.mark.parametrize("share", [np.float32(0.5), np.ones(3, np.float32)], ids=["scalar", "short"])
+def test_a_choice_of_other_rows_is_refused(field: str, share: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=rf"choices\.{field} has shape .* rows \[{ROWS}\]"):
+        cost(table(), U85_128, Choices(**{field: share}))
+
+
 def test_parts() -> None:
     assert [float(between(jnp.float32(s), jnp.float32(7), 3.0)) for s in (0, 0.5, 1)] == [3, 5, 7]
     assert float(between(jnp.asarray(True), jnp.float32(7), jnp.nan)) == 7
