@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from research.data.sensor import sensor_noise
 from research.hand.chance import bell, between, draw, share
 
-_NUMBERS = 11
+_NUMBERS = 22
+_BLACK = 0.7
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Augment:
     fill: least and most of the crop's side that the box of the joints takes. shift: standard deviation of its centre,
     in crops. roll_deg: largest turn in the image. mirror: share of crops mirrored (a left hand becomes a right one).
     light: how strongly gain, gamma, offset and slope of the brightness vary (1: as the renders). noise: most standard
-    deviation of the sensor's noise.
+    deviation of the sensor's noise. framed: share of crops that reach beyond their photograph, which ends there in
+    black or another grey.
     """
 
     fill: tuple[float, float] = (0.5, 0.8)
@@ -29,6 +31,7 @@ class Augment:
     mirror: float = 0.5
     light: float = 1.0
     noise: float = 0.04
+    framed: float = 0.0
 
 
 def sample(picture: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -54,6 +57,16 @@ def lit(image: jax.Array, u: jax.Array, light: float) -> jax.Array:
     return raised ** jnp.exp(0.2 * light * bell(u_gamma)) + 0.08 * light * bell(u_offset)
 
 
+def framed(image: jax.Array, u: jax.Array) -> jax.Array:
+    """`image [S,S]` with some of its sides blank, up to a third of it each, by ten uniform numbers `u`."""
+    u_deep, u_side, u_black, u_grey = share(u, (4,), (4,), (), ())
+    deep = 0.33 * u_deep * (u_side < 0.6)
+    at = (jnp.arange(image.shape[0]) + 0.5) / image.shape[0]
+    x, y = at[None, :], at[:, None]
+    inside = (x > deep[0]) & (x < 1 - deep[1]) & (y > deep[2]) & (y < 1 - deep[3])
+    return jnp.where(inside, image, jnp.where(u_black < _BLACK, 0.0, u_grey))
+
+
 def varied(
     spec: Augment, size_px: int, picture: jax.Array, keypoints: jax.Array, key: jax.Array
 ) -> dict[str, jax.Array]:
@@ -62,8 +75,8 @@ def varied(
     Returns `image [size_px,size_px]` in 0..1 and its `keypoints [21,2]`: the same map moves both.
     """
     k_numbers, k_noise = jax.random.split(key)
-    u_fill, u_shift, u_roll, u_mirror, u_light, u_noise = share(
-        draw(k_numbers, _NUMBERS), (), (2,), (), (), (5,), ()
+    u_fill, u_shift, u_roll, u_mirror, u_light, u_noise, u_cut, u_frame = share(
+        draw(k_numbers, _NUMBERS), (), (2,), (), (), (5,), (), (10,), ()
     )
     low, high = jnp.min(keypoints, axis=0), jnp.max(keypoints, axis=0)
     scale = between(u_fill, *spec.fill) / jnp.maximum(jnp.max(high - low), 1e-3)  # crops a stored picture
@@ -78,6 +91,7 @@ def varied(
     across = (back[0, 0] * x + back[0, 1] * y + centre[0]) * picture.shape[1] - 0.5
     down = (back[1, 0] * x + back[1, 1] * y + centre[1]) * picture.shape[0] - 0.5
     image = lit(sample(picture.astype(jnp.float32) / 255.0, across, down), u_light, spec.light)
-    image = image + spec.noise * u_noise**2 * sensor_noise(k_noise, size_px)
+    image = jnp.clip(image + spec.noise * u_noise**2 * sensor_noise(k_noise, size_px), 0.0, 1.0)
+    image = jnp.where(u_frame < spec.framed, framed(image, u_cut), image)
     moved = jnp.einsum("ij,kj->ki", forth, keypoints - centre[None, :]) + place[None, :]
-    return {"image": jnp.clip(image, 0.0, 1.0), "keypoints": moved}
+    return {"image": image, "keypoints": moved}

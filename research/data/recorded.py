@@ -1,7 +1,6 @@
 """Hands that were recorded, not rendered: FreiHAND as prepared, or an npz of your own, behind the same stream.
 
-Pictures are decoded once, into bytes on disk that every process maps; a batch is a pure function of (spec, seed, step).
-Each epoch passes every picture once, in an order drawn from (seed, epoch).
+Pictures are decoded once, into bytes on disk that every process maps; batches come as `passes` says.
 """
 
 from __future__ import annotations
@@ -15,16 +14,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from research.data.augment import Augment, varied
+from research.data.augment import Augment
 from research.data.freihand import FreiHandBuilder, read_crops
 from research.data.npz import read_npz
+from research.data.passes import Stored, passes
 from research.data.prepared import INFO, open_split
 
 SOURCES = ("freihand", "npz")
@@ -60,13 +58,6 @@ class RecordedHands:
     def smoke(self) -> RecordedHands:
         """The tiny shape of smoke tests."""
         return RecordedHands(self.source, self.path, 32, 16, self.augment, self.digest)
-
-
-class Stored(NamedTuple):
-    """Pictures `[N,R,R]` in bytes, perhaps mapped from disk, and `keypoints [N,21,2]` in fractions of them."""
-
-    picture: np.ndarray
-    keypoints: np.ndarray
 
 
 def recorded(asked: str, folder: str | Path, size_px: int, test_images: int) -> RecordedHands:
@@ -141,42 +132,10 @@ def held_out(spec: RecordedHands) -> tuple[np.ndarray, np.ndarray]:
     return crops.image, crops.keypoints
 
 
-@functools.lru_cache(maxsize=4)
-def order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The permutation of `count` pictures in which an epoch of a seed passes them."""
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 11), epoch)
-    return np.asarray(jax.random.permutation(key, count))
-
-
 def examples(spec: RecordedHands) -> Callable[[int, np.ndarray], dict[str, jax.Array]]:
-    """`(seed, indices [B]) -> {"image" [B,S,S], "keypoints" [B,21,2]}`: examples of the endless training stream.
-
-    Example `i` is picture `order(seed, i // N)[i % N]`, varied by a key of its own: alone as in any batch.
-    """
+    """`(seed, indices [B]) -> {"image" [B,S,S], "keypoints" [B,21,2]}`: see `passes`."""
     stored = training(spec)
-    count = len(stored.picture)
-
-    def at(seed: int, indices: np.ndarray) -> dict[str, jax.Array]:
-        epochs, places = np.divmod(np.asarray(indices, np.int64), count)
-        rows = np.empty(len(places), np.int64)
-        for epoch in np.unique(epochs):
-            mine = epochs == epoch
-            rows[mine] = order(seed, int(epoch), count)[places[mine]]
-        numbers = jnp.asarray(np.asarray(indices, np.uint32))
-        return _varied(
-            spec.augment, spec.size_px, stored.picture[rows], stored.keypoints[rows], seed, numbers
-        )
-
-    return at
-
-
-@functools.partial(jax.jit, static_argnames=("augment", "size_px"))
-def _varied(
-    augment: Augment, size_px: int, pictures: jax.Array, points: jax.Array, seed: int, numbers: jax.Array
-) -> dict[str, jax.Array]:
-    root = jax.random.fold_in(jax.random.key(jnp.asarray(seed, jnp.uint32)), 12)
-    keys = jax.vmap(lambda number: jax.random.fold_in(root, number))(numbers)
-    return jax.vmap(lambda p, k, key: varied(augment, size_px, p, k, key))(pictures, points, keys)
+    return passes(lambda seed: stored, spec.augment, spec.size_px)
 
 
 def _count(folder: Path, split: str) -> int:

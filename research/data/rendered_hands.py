@@ -86,11 +86,15 @@ def _png(grey: np.ndarray) -> io.BytesIO:
     return file
 
 
-def _folder(spec: RenderedHands, seed: int) -> str:
-    """A folder name that changes with the spec, the seed and the source that draws the hands."""
+def checksum(spec: RenderedHands, seed: int) -> str:
+    """Ten digits that change with the spec, the seed and the source that draws the hands."""
     source = "".join(inspect.getsource(module) for module in _DRAWN_BY)
     told = json.dumps([asdict(spec), seed, source], sort_keys=True)
-    return f"{spec.size_px}px_{spec.test_images}_seed{seed}_{hashlib.sha256(told.encode()).hexdigest()[:10]}"
+    return hashlib.sha256(told.encode()).hexdigest()[:10]
+
+
+def _folder(spec: RenderedHands, seed: int) -> str:
+    return f"{spec.size_px}px_{spec.test_images}_seed{seed}_{checksum(spec, seed)}"
 
 
 def prepare_test_set(spec: RenderedHands, seed: int, data_dir: str | Path) -> Path:

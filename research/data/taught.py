@@ -12,19 +12,15 @@ import dataclasses as dc
 import functools
 import hashlib
 import json
-import os
-import sys
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from research.data.mediapipe import DIGESTS, landmarks, load_peer
+from research.data.parts import joined, parts
 from research.data.synthetic import RenderedHands, examples_at
 from research.spec import TAUGHT
 
@@ -108,7 +104,7 @@ def seen_by(spec: TaughtHands) -> Callable[[np.ndarray, np.ndarray], dict[str, n
 def features(spec: TaughtHands, seed: int) -> Mapping[str, np.ndarray]:
     """Every feature of the set, `[images, ...]` float16, computed where it is not there yet; the names of `seen_by`.
 
-    Errors as `load_peer` and `stored`.
+    Errors as `load_peer` and `parts`.
     """
     see = functools.cache(lambda: seen_by(spec))  # loaded only where something is missing
 
@@ -119,44 +115,8 @@ def features(spec: TaughtHands, seed: int) -> Mapping[str, np.ndarray]:
         )
 
     if spec.network == ITSELF:
-        return _joined([make(start, min(start + PART, spec.images)) for start in range(0, spec.images, PART)])
-    return stored(folder_of(spec, seed), spec.images, make, f"teacher {spec.network}")
-
-
-def stored(
-    folder: Path, count: int, make: Callable[[int, int], dict[str, np.ndarray]], title: str = ""
-) -> dict[str, np.ndarray]:
-    """The arrays of `make(start, stop)` for `count` rows in parts of `PART`, each made once and kept in `folder`.
-
-    Parts are written whole, so an interrupted run loses one at most. A progress bar shows on a terminal.
-    ValueError for a damaged part, naming the file.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, count, PART)
-    missing = [start for start in starts if not _part(folder, start).is_file()]
-    for start in tqdm(missing, title, unit="part", disable=not sys.stderr.isatty(), leave=False):
-        found: Any = make(start, min(start + PART, count))
-        aside = _part(folder, start).with_suffix(f".{os.getpid()}")
-        with aside.open("wb") as file:
-            np.savez(file, **found)
-        aside.replace(_part(folder, start))
-    return _joined([_load(_part(folder, start)) for start in starts])
-
-
-def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _part(folder: Path, start: int) -> Path:
-    return folder / f"{start:08d}.npz"
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): delete it") from error
+        return joined([make(start, min(start + PART, spec.images)) for start in range(0, spec.images, PART)])
+    return parts(folder_of(spec, seed), spec.images, make, PART, f"teacher {spec.network}")
 
 
 def examples(spec: TaughtHands) -> Callable[[int, np.ndarray], dict[str, jax.Array]]:

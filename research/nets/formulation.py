@@ -162,20 +162,16 @@ def _depthwise_back(
     ]
     wide = jax.lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *spread, (0, 0, 0)))
     dx = _taps(wide, kernel[::-1, ::-1], extents[0], extents[1], 1)
-    # of the kernel: rows of products added in one pass a tap; the padded input is written once, not inside each pass
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    phases = jax.lax.optimization_barrier(
-        [[padded[:, i::stride, j::stride] for j in range(min(stride, size))] for i in range(min(stride, size))]
-    )
+    # of the kernel: products added along a row, whose places lie side by side in memory, in one pass a tap; the padded
+    # input is written once, not inside each pass
+    padded = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), *pads, (0, 0))))
     height, width = dy.shape[1:3]
     found = []
     for i in range(size):
+        rows = padded[:, i : i + (height - 1) * stride + 1 : stride]
         for j in range(size):
-            part, row, column = phases[i % stride][j % stride], i // stride, j // stride
-            line = part[:, row, column : column + width] * dy[:, 0]
-            for k in range(1, height):
-                line = line + part[:, row + k, column : column + width] * dy[:, k]
-            found.append(channel_sums(line).astype(kernel.dtype))
+            products = [rows[:, :, j + k * stride] * dy[:, :, k] for k in range(width)]
+            found.append(channel_sums(reduce(operator.add, products)).astype(kernel.dtype))
     return dx, jnp.stack(found).reshape(kernel.shape)
 
 

@@ -10,32 +10,10 @@ import pytest
 from research.data import taught as room
 from research.data.stream import batches, untaught
 from research.data.synthetic import RenderedHands, examples_at
-from research.data.taught import PART, TaughtHands, examples, features, folder_of, stored
+from research.data.taught import TaughtHands, examples, features, folder_of
 
 HANDS = RenderedHands(size_px=32, test_images=5)
 SPEC = TaughtHands(HANDS, "none", images=24, taps=("t",))
-
-
-def test_parts_are_made_once_and_in_order(tmp_path: Path) -> None:
-    made = []
-
-    def make(start: int, stop: int) -> dict[str, np.ndarray]:
-        made.append(start)
-        if len(made) == 2:
-            raise KeyboardInterrupt
-        return {"a": np.arange(start, stop)}
-
-    with pytest.raises(KeyboardInterrupt):
-        stored(tmp_path / "f", PART * 2 + 5, make)
-    found = stored(tmp_path / "f", PART * 2 + 5, make)["a"]
-    np.testing.assert_array_equal(found, np.arange(PART * 2 + 5))
-    assert made == [0, PART, PART, 2 * PART]
-    stored(tmp_path / "f", PART * 2 + 5, lambda start, stop: {})
-    part = tmp_path / "f" / f"{PART:08d}.npz"
-    part.write_bytes(part.read_bytes()[:50])
-    with pytest.raises(ValueError, match=r"00000064\.npz is damaged .*: delete it"):
-        stored(tmp_path / "f", PART * 2 + 5, make)
-    assert {path.suffix for path in (tmp_path / "f").iterdir()} == {".npz"}
 
 
 def test_a_batch_carries_what_the_teacher_saw_in_its_images() -> None:
