@@ -12,12 +12,13 @@ import numpy as np
 from research.hand.chance import bell, between, share
 from research.hand.rig import recorded_poses
 
-POSE_NUMBERS: int = 3 + 5 * 4 + 20 + 15 + 16
+POSE_NUMBERS: int = 3 + 5 * 4 + 20 + 15 + 16 + 2 + 8
 PERSON_NUMBERS: int = 1 + 5 + 15 + 2
 VIEW_NUMBERS: int = 9
 
 _MOST_DEG = np.asarray([[25.0, 8.0, 10.0], [-92.0, -112.0, -82.0]])  # bends of a finger's three hinges about x
 _SPREAD_DEG = 20.0
+_FAN = (1.2, 0.3, -0.4, -1.1)  # how far each finger goes to its side when a hand is spread by one degree
 _GAP_DEG = -10.0  # neighbours' least angle between them about y, straight; -3 when both are folded
 
 
@@ -60,9 +61,12 @@ def sample_turns(u: jax.Array) -> jax.Array:
     """One pose, rotation vectors `[25,3]` in rad for each joint, from POSE_NUMBERS uniform numbers.
 
     Every finger lies between a recorded pose that all share and, for some, another; three hands in ten curl at random
-    instead. All joints then wander, and end inside the limits.
+    instead, and two in ten stretch some fingers and fold the others, as in counting. Half of all spread their fingers.
+    All joints then wander, and end inside the limits.
     """
-    u_pair, u_own, u_wander, u_free, u_thumb = share(u, (3,), (5, 4), (5, 4), (5, 3), (4, 4))
+    u_pair, u_own, u_wander, u_free, u_thumb, u_fan, u_count = share(
+        u, (3,), (5, 4), (5, 4), (5, 3), (4, 4), (2,), (4, 2)
+    )
     table = jnp.asarray(recorded_turns())
     count = len(table)
 
@@ -84,11 +88,14 @@ def sample_turns(u: jax.Array) -> jax.Array:
     curl = 0.7 * u_free[:1, :2] + 0.3 * u_free[1:, :2]
     free = jnp.stack([20 - 105 * curl[:, 0], -110 * curl[:, 1] ** 1.3], 1) * degrees
     free = jnp.concatenate([free, 0.62 * free[:, 1:] + 10 * degrees * (u_free[1:, 2:] - 0.5)], 1)
-    bends = jnp.where(u_own[0, 3] < 0.3, free, bends)
+    held = jnp.where(u_count[:, 0] < 0.5, 0.15 * u_count[:, 1], 0.6 + 0.4 * u_count[:, 1])
+    counted = jnp.stack([-85 * held, -105 * held, -65 * held], 1) * degrees
+    bends = jnp.where(u_own[0, 3] < 0.3, free, jnp.where(u_own[0, 3] < 0.5, counted, bends))
     bends = bends + jnp.asarray([[7.0, 9.0, 6.0]]) * degrees * bell(u_wander[1:, :3])
     bends = jnp.clip(bends, _MOST_DEG[1:] * degrees, _MOST_DEG[:1] * degrees)
     folded = jnp.clip(-bends[:, 0] / (0.5 * np.pi), 0.0, 1.0)
-    spread = long[:, 1, 1] + 4.0 * degrees * bell(u_wander[1:, 3]) * (1 - 0.7 * folded)
+    fan = jnp.where(u_fan[0] < 0.5, between(u_fan[1], -2.0, 14.0), 0.0) * jnp.asarray(_FAN)
+    spread = long[:, 1, 1] + degrees * (fan + 5.0 * bell(u_wander[1:, 3])) * (1 - 0.7 * folded)
     spread = jnp.clip(spread, -_SPREAD_DEG * degrees, _SPREAD_DEG * degrees)
     spread = spread + long[:, 0, 1]
     kept = [spread[0]]
