@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.data.augment import Augment, lit, sample, varied
+from research.data.augment import Augment, framed, lit, sample, varied
 
 STILL = Augment((0.6, 0.6), 0.0, 0.0, 0.0, 0.0, 0.0)
 SIZE = 48
@@ -113,3 +113,28 @@ def test_draws_differ_and_repeat() -> None:
     one, two = (draw(Augment(), picture, points, 4)[0] for _ in range(2))
     np.testing.assert_array_equal(one, two)
     assert all((one[i] != one[j]).any() for i in range(4) for j in range(i))
+
+
+def test_crops_that_leave_their_picture_are_blank_from_its_edges_on() -> None:
+    picture = np.full((SIZE, SIZE), 128, np.uint8)
+    images, moved = draw(replace(STILL, framed=1.0), picture, hand(), 200)
+    np.testing.assert_allclose(moved, np.broadcast_to(hand(), moved.shape), atol=1e-5)
+    blanked = 0
+    for image in images:
+        inside = np.abs(image - 128 / 255) < 1e-3
+        rows, columns = inside.any(1), inside.any(0)
+        assert (inside == np.outer(rows, columns)).all()  # a rectangle
+        assert inside[SIZE // 3 : -(SIZE // 3), SIZE // 3 : -(SIZE // 3)].all()
+        blank = image[~inside]
+        assert blank.size == 0 or np.ptp(blank) == 0
+        blanked += blank.size > 0
+    assert 0.6 < np.mean([(image == 0).any() for image in images]) < 0.8
+    assert blanked > 180
+    assert (draw(STILL, picture, hand(), 50)[0] > 0.4).all()
+
+
+def test_a_side_is_blank_as_deep_as_its_number_says() -> None:
+    u = jnp.asarray([0.5, 0.5, 0.5, 0.5, 0.1, 0.9, 0.9, 0.9, 0.0, 0.5])
+    image = np.asarray(framed(jnp.ones((SIZE, SIZE)), u))
+    deep = np.sum((np.arange(SIZE) + 0.5) / SIZE <= 0.165)
+    assert (image[:, :deep] == 0).all() and (image[:, deep:] == 1).all()

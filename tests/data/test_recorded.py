@@ -8,7 +8,8 @@ import pytest
 
 from research.data import recorded as room
 from research.data.freihand import prepare_freihand, read_crops
-from research.data.recorded import RecordedHands, examples, held_out, order, recorded, training
+from research.data.passes import order
+from research.data.recorded import RecordedHands, examples, held_out, recorded, training
 from tests.data.archive import SAMPLES, TESTS, VERSIONS, write_archive, write_npz
 
 PICTURES = SAMPLES * VERSIONS
@@ -54,14 +55,6 @@ def test_an_interrupted_decoding_leaves_nothing(spec: RecordedHands, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         training(replace(spec, size_px=40))
     assert not [path for path in Path(spec.path).iterdir() if "60px" in path.name or path.name[0] == "."]
-
-
-def test_an_epoch_passes_every_picture_once() -> None:
-    for seed, epoch in ((0, 0), (0, 1), (5, 0)):
-        assert sorted(order(seed, epoch, 50)) == list(range(50))
-    assert (order(0, 0, 50) != order(0, 1, 50)).any()
-    assert (order(0, 0, 50) != order(1, 0, 50)).any()
-    np.testing.assert_array_equal(order(3, 2, 50), order(3, 2, 50))
 
 
 def test_a_stream_passes_epochs_in_their_order(spec: RecordedHands) -> None:

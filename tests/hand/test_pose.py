@@ -47,6 +47,23 @@ def test_fingers_do_not_cross() -> None:
     assert (spread[:, :-1] - spread[:, 1:]).min() > -10.1
 
 
+def test_fingers_spread_as_people_spread_them() -> None:
+    """An index finger and its neighbour part by up to 20 degrees and more, the first and the last by 30."""
+    spread = LONG[:, :, 0, 1] + LONG[:, :, 1, 1]
+    assert np.percentile(spread[:, 0] - spread[:, 1], 95) > 12
+    assert np.percentile(spread[:, 0] - spread[:, 3], 95) > 28
+    assert np.abs(LONG[:, :, 1, 1]).max() < 45
+
+
+def test_every_choice_of_stretched_fingers_is_drawn() -> None:
+    """Counting: each finger is straight or folded, and all sixteen choices come up."""
+    bends = -LONG[:, :, 1:4, 0].sum(axis=2)
+    straight, folded = bends < 60, bends > 130
+    clear = (straight | folded).all(axis=1)
+    seen = {tuple(row) for row in straight[clear].tolist()}
+    assert len(seen) == 16
+
+
 def test_bends_are_those_of_real_hands() -> None:
     """Percentiles 5, 50 and 95 of an index finger: base 7, 24, 82; middle 2, 16, 107; last 3, 11, 62, to 30 degrees."""
     bends = -LONG[:, 0, 1:4, 0]
