@@ -2,7 +2,7 @@
 
 Command:  python -m research.bench.transfer configs/photos.py --save [--eval-npz FILE] [--peers runs/peers]
 Time:     about an hour on 2 CPU cores, four minutes of it for the renders (1.2 GB in runs/renders)
-Writes:   runs/photos/, configs/results/photos.json; with --save the network that is released as configs/released/photos.tflite.
+Writes:   runs/photos/, with --save configs/results/photos.json; its net.tflite is configs/released/photos.tflite.
 Expect:   EXPECT below, checked against configs/results/photos.json.
 """
 

@@ -30,13 +30,14 @@ NOTE = (
     "Estimates of the TPU compiler for chips that were not there; nothing here was measured. Each report was made by "
     "the words it names (compile times left out): python -m launch.forecast --compile all."
 )
-MAIN = ("configs/v2.py", "configs/transfer.py", "configs/teacher_mediapipe.py")
+MAIN = ("configs/v2.py", "configs/transfer.py", "configs/teacher_mediapipe.py", "configs/photos.py")
 SLICES = ("v5e:2x2", "v5e:4x4")
 PACKED, DENSE = 8, "configs/v2.py --topology v5e:2x2 --stage v2.0-dense"
 COMMANDS = (
     *(f"{config} --topology {topology}" for config in MAIN for topology in SLICES),
     f"{DENSE} --trials {PACKED}",
     f"{DENSE} optim.compute=bfloat16",
+    f"{DENSE} --scaling",
     f"{DENSE} --trials 32 --one-seed",
     f"{DENSE} --trials 32 --one-seed optim.compute=bfloat16",
 )

@@ -137,4 +137,5 @@ def test_a_side_is_blank_as_deep_as_its_number_says() -> None:
     u = jnp.asarray([0.5, 0.5, 0.5, 0.5, 0.1, 0.9, 0.9, 0.9, 0.0, 0.5])
     image = np.asarray(framed(jnp.ones((SIZE, SIZE)), u))
     deep = np.sum((np.arange(SIZE) + 0.5) / SIZE <= 0.165)
-    assert (image[:, :deep] == 0).all() and (image[:, deep:] == 1).all()
+    assert (image[:, :deep] == 0).all()
+    assert (image[:, deep:] == 1).all()

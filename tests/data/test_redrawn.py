@@ -79,13 +79,12 @@ def test_passes_vary_and_tests_do_not(spec: RedrawnHands, tmp_path: Path) -> Non
     assert not drawn(vary)
     stream = batches(vary, 35)
     first, again = stream(3, 0), stream(3, 2)
-    held = renders(spec, 3).keypoints
     same = [int(np.flatnonzero(order(3, 1, 70) == row)[0]) for row in order(3, 0, 70)[:35]]
     late = [(n, place) for n, place in enumerate(same) if place < 35]
     assert late
     for n, place in late:
         assert np.abs(np.asarray(first["keypoints"][n]) - np.asarray(again["keypoints"][place])).max() > 1e-4
-    assert first["image"].shape == (35, 32, 32) and held.shape == (70, 21, 2)
+    assert first["image"].shape == (35, 32, 32)
     images, keypoints = held_out_set(vary, 3, tmp_path)
     plain, points = held_out_set(HANDS, 3, tmp_path)
     np.testing.assert_array_equal(images, plain)
