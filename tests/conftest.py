@@ -4,6 +4,7 @@ Two fake devices, so that sharding is always exercised; silent rank promotion ra
 this machine only; hypothesis tries the same examples every time. Warnings are errors (pyproject.toml).
 """
 
+import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from tests.smoke import Finished, finish  # noqa: E402
+from tests.smoke import Finished, finish, found  # noqa: E402
 
 CLIMATE = {
     "jax_num_cpu_devices": 2,
@@ -105,6 +106,12 @@ def few_programs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """One finished smoke run of the main job, shared by every test that only looks at it."""
-    return finish(tmp_path_factory.mktemp("finished") / "v2")
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Finished:
+    """One finished smoke run of the main job, shared by every test that only looks at it, in every worker."""
+    if worker_id == "master":
+        return finish(tmp_path_factory.mktemp("finished") / "v2")
+    folder = tmp_path_factory.getbasetemp().parent / "finished"  # of all workers
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return found(folder / "v2") or finish(folder / "v2")

@@ -32,7 +32,7 @@ class RedrawnHands:
     """The first `images` renders of the training stream of `hands`, each pass of them varied by `augment`.
 
     `augment.fill` and `augment.shift` place the hand in the crop instead of those of `hands.look`; turns add up.
-    `cache`: where the renders lie, `images` times (1.5 size_px)^2 bytes.
+    `cache`: where the renders lie, `images` times (1.5 size_px)^2 bytes; "": nowhere, they are drawn in every process.
     """
 
     hands: RenderedHands
@@ -56,7 +56,7 @@ class RedrawnHands:
 
     def smoke(self) -> RedrawnHands:
         """The tiny shape of smoke tests."""
-        return dc.replace(self, hands=self.hands.smoke(), images=24)
+        return dc.replace(self, hands=self.hands.smoke(), images=24, cache="")
 
     def wide(self) -> RenderedHands:
         """What is stored: hands in the middle of a wider picture."""
@@ -86,6 +86,8 @@ def renders(spec: RedrawnHands, seed: int) -> Stored:
             keypoints[mine] = drawn["keypoints"][:count]
         return {"picture": picture, "keypoints": keypoints}
 
+    if not spec.cache:
+        return Stored(**make(0, spec.images))
     return Stored(**parts(folder_of(spec, seed), spec.images, make, _PART, "renders"))
 
 

@@ -94,4 +94,7 @@ def test_passes_vary_and_tests_do_not(spec: RedrawnHands, tmp_path: Path) -> Non
 def test_what_cannot_be_asked_for() -> None:
     with pytest.raises(ValueError, match="images must be at least 1, got 0"):
         RedrawnHands(HANDS, 0)
-    assert RedrawnHands(HANDS, 9999).smoke().images < 100
+    shrunk = RedrawnHands(HANDS, 9999).smoke()
+    assert shrunk.images < 100
+    assert shrunk.cache == ""  # leaves nothing behind
+    assert renders(shrunk, 0).picture.shape == (shrunk.images, 48, 48)
