@@ -27,6 +27,7 @@ def config() -> Experiment:
         exp,
         name="transfer",
         data=replace(exp.data, hands=hands, images=16384),
+        squeeze=named(),
         tracks=named(net=Track(net, STAGES), depthwise=Track(depthwise, STAGES)),
     )
 

@@ -30,7 +30,7 @@ from research.npu import layer_table
 from research.report.hands_page import hands_page
 from research.spec import Experiment, Named
 from research.train import record
-from research.train.arms import Arm
+from research.train.arms import full
 from research.train.evaluate import errors, predict, predict_tflite
 from research.train.fit import fit
 from research.train.ledger import check_experiment
@@ -70,7 +70,7 @@ def judged(exp: Experiment, workdir: Path, own: Path | None, reporter: Reporter)
     Its int8 file, `net.tflite`, and its keypoints on the test set, `seen.npy`, stay in `workdir`.
     """
     record.claim(workdir, exp)
-    outcome = fit(exp, Arm(exp.target), workdir, devices=1, reporter=reporter)
+    outcome = fit(exp, full(exp), workdir, devices=1, reporter=reporter)
     images, truth = held_out_set(exp.data, exp.seed, workdir / "data")
     model, _, _ = ship(exp, outcome)
     record.write_bytes(workdir / "net.tflite", model)

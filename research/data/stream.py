@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from research.data.synthetic import RenderedHands, batch_at, examples_at
 from research.data.taught import TaughtHands
 
 Stream = Callable[[int, int], dict[str, jax.Array]]
+_FEW = 512
 _LOOKED_UP: dict[type, Callable[[Any], Callable[[int, np.ndarray], dict[str, jax.Array]]]] = {
     RecordedHands: recorded.examples,
     RedrawnHands: redrawn.examples,
@@ -65,5 +67,7 @@ def drawn(data: Any) -> bool:
 
 
 def untaught(data: Any) -> Any:
-    """The data without what a teacher saw in it: for images that nobody trains on."""
+    """The data for some images that nobody trains on, of another seed: without a teacher, without a large set."""
+    if isinstance(data, RedrawnHands):
+        return replace(data, images=min(data.images, _FEW), cache="")
     return data.hands if isinstance(data, TaughtHands) else data

@@ -12,7 +12,7 @@ from research.data.augment import Augment
 from research.data.passes import order
 from research.data.redrawn import RedrawnHands, examples, folder_of, renders
 from research.data.scene import Look
-from research.data.stream import batches, drawn, held_out_set
+from research.data.stream import batches, drawn, held_out_set, untaught
 from research.data.synthetic import RenderedHands, examples_at
 
 HANDS = RenderedHands(size_px=32, test_images=5)
@@ -89,6 +89,13 @@ def test_passes_vary_and_tests_do_not(spec: RedrawnHands, tmp_path: Path) -> Non
     plain, points = held_out_set(HANDS, 3, tmp_path)
     np.testing.assert_array_equal(images, plain)
     np.testing.assert_array_equal(keypoints, points)
+
+
+def test_images_to_calibrate_with_need_no_large_set(spec: RedrawnHands) -> None:
+    few = untaught(replace(spec, images=10**6))
+    assert few.images <= 1000
+    assert few.cache == ""
+    assert replace(few, images=10**6, cache=spec.cache) == replace(spec, images=10**6)
 
 
 def test_what_cannot_be_asked_for() -> None:
