@@ -1,7 +1,7 @@
 """A hand tracker that has only ever seen renders, for real photographs: 131,072 renders, varied anew in each pass.
 
 Command:  python -m research.bench.transfer configs/photos.py --save [--eval-npz FILE] [--peers runs/peers]
-Time:     about an hour on 2 CPU cores, four minutes of it for the renders (1.2 GB in runs/renders)
+Time:     about 70 minutes on 2 CPU cores, five of them for the renders (1.2 GB in runs/renders)
 Writes:   runs/photos/, with --save configs/results/photos.json; its net.tflite is configs/released/photos.tflite.
 Expect:   EXPECT below, checked against configs/results/photos.json.
 """
@@ -68,4 +68,4 @@ def sweep() -> Iterator[dict[str, object]]:
     yield {}
 
 
-EXPECT = {"rows.0.int8.error_box": (0.128, 0.015)}
+EXPECT = {"rows.0.int8.error_box": (0.127, 0.015), "rows.0.npz.error_box": (0.084, 0.015)}
