@@ -64,7 +64,7 @@ check-tpu: .venv-tpu/.ready ## Compile the main configs for TPUs that are not th
 	@.venv-tpu/bin/python -m launch.forecast --compile all
 
 readme: .venv/.ready ## Write the README's generated tables again from the committed result files
-	@$(BIN)/python -m research.report.readme README.md configs/results/*.json
+	@$(BIN)/python -m research.report.readme README.md configs/results/v2.json
 
 clean: ## Remove .venv and caches; runs/ stays
 	@rm -rf .venv .venv-tpu .cache .hypothesis .import_linter_cache build dist *.egg-info
