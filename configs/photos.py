@@ -17,23 +17,16 @@ from research.npu import U55_128, U85_128
 from research.spec import Experiment, Optim, Stage, Track, named
 from research.squeeze import WidthGates
 
-
-def _full(mid: int, out: int, stride: int = 1) -> Block:
-    return Block(mid, out, 3, stride, fused=True)
-
-
 # A heatmap on 8 x 8 places says where a joint is; a dense head on 4 x 4 places of as many MACs learns slower.
 # Full convolutions: on a CPU they train at three times the MACs a second of depthwise ones.
-NET = HandNet(
-    64,
-    24,
-    (
-        _full(48, 32, 2), _full(64, 32), _full(128, 96, 2),
-        _full(104, 96), _full(104, 96), _full(104, 96), _full(104, 96), _full(104, 96),
-    ),
-    160,
-    head=Head("heatmap", 24),
-)  # fmt: skip
+WIDTHS = ((48, 32, 2), (64, 32, 1), (128, 96, 2), *[(104, 96, 1)] * 5)
+BLOCKS = tuple(Block(mid, out, 3, stride, fused=True) for mid, out, stride in WIDTHS)
+NET = HandNet(64, 24, BLOCKS, 160, head=Head("heatmap", 24))
+STAGES = (
+    Stage("dense", 48000),
+    Stage("narrow", 1000, ("gates",), ("gates",), lr_start=0.2, lr_end=0.2),
+    Stage("finish", 9000, lr_start=0.3),
+)
 
 
 def config() -> Experiment:
@@ -41,18 +34,13 @@ def config() -> Experiment:
 
     Trained wide; gates then narrow it to two thirds of its time, so that the file is below 500 kB.
     """
-    stages = (
-        Stage("dense", 48000),
-        Stage("narrow", 1000, ("gates",), ("gates",), lr_start=0.2, lr_end=0.2),
-        Stage("finish", 9000, lr_start=0.3),
-    )
     look = Look(roll_deg=40.0, wild=0.15, palms=0.5, turned=0.2, yaw_deg=28.0, occluded=0.1)
     hands = RenderedHands(size_px=64, test_images=1024, look=look)
     vary = Augment(fill=(0.5, 0.9), shift=0.05, roll_deg=20.0, framed=0.3)
     return Experiment(
         name="photos",
         data=RedrawnHands(hands, images=131072, augment=vary),
-        tracks=named(net=Track(NET, stages)),
+        tracks=named(net=Track(NET, STAGES)),
         squeeze=named(gates=WidthGates(budget_ms=2.3)),
         old_chip=U55_128,
         new_chip=U85_128,

@@ -72,7 +72,7 @@ def test_a_missed_expectation_is_told() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem == "transfer" else [])  # as photos
+        pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem in ("photos", "transfer") else [])
         for path in CONFIGS
         if path != CONFIG
     ],

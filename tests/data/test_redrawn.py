@@ -24,14 +24,6 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> RedrawnHands:
     return RedrawnHands(HANDS, 70, STILL, str(tmp_path_factory.mktemp("renders")))
 
 
-def test_an_epoch_passes_every_picture_once() -> None:
-    for seed, epoch in ((0, 0), (0, 1), (5, 0)):
-        assert sorted(order(seed, epoch, 50)) == list(range(50))
-    assert (order(0, 0, 50) != order(0, 1, 50)).any()
-    assert (order(0, 0, 50) != order(1, 0, 50)).any()
-    np.testing.assert_array_equal(order(3, 2, 50), order(3, 2, 50))
-
-
 def test_the_set_is_the_start_of_the_training_stream(spec: RedrawnHands) -> None:
     stored = renders(spec, 3)
     wanted = examples_at(spec.wide(), 3, jnp.arange(70, dtype=jnp.uint32))

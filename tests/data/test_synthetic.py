@@ -86,8 +86,10 @@ def test_the_hand_is_drawn_at_its_keypoints():
 def test_drawn_in_one_go_the_examples_are_the_same_to_rounding(batch):
     first = 3 * BATCH
     together = jax.jit(lambda seed, at: examples_together(SPEC, seed, at))(7, first + jnp.arange(BATCH))
-    for name, part in batch.items():
-        np.testing.assert_allclose(together[name], part, atol=1e-5)
+    np.testing.assert_allclose(together["keypoints"], batch["keypoints"], atol=1e-5)
+    apart = np.abs(np.asarray(together["image"]) - np.asarray(batch["image"]))
+    assert np.mean(apart > 1e-5) < 1e-3  # a sample on a triangle's edge may fall to the other side
+    assert apart.max() < 0.05
 
 
 @pytest.mark.parametrize(
