@@ -1,7 +1,7 @@
 """A large fixed set of renders, drawn once and wider than a crop; place, turn, light and frame anew in each step.
 
 Rendering is a good part of a small network's train step on a CPU: a set that is passed several times, varied each
-time, trains the same network about twice as fast and sees as many poses as it holds.
+time, leaves it out and sees as many poses as it holds.
 """
 
 from __future__ import annotations
