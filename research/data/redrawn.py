@@ -61,7 +61,7 @@ class RedrawnHands:
     def wide(self) -> RenderedHands:
         """What is stored: hands in the middle of a wider picture."""
         look = dc.replace(self.hands.look, fill=(_FILL, _FILL), shift=0.0)
-        return RenderedHands(round(WIDE * self.size_px), self.test_images, look)
+        return RenderedHands(round(WIDE * self.size_px), look=look)
 
 
 def folder_of(spec: RedrawnHands, seed: int) -> Path:

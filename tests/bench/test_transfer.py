@@ -21,6 +21,7 @@ def test_every_recipe_is_another_experiment() -> None:
     assert [title for title, _ in found] == [title_of(point) for point in points]
     assert {exp.tracks["net"].net.head.kind for _, exp in found} == {"coordinates", "simcc", "heatmap"}
     assert {exp.optim.loss for _, exp in found} == {"distance", "l1", "wing", "mse"}
+    assert {exp.target for _, exp in found} == {"net", "depthwise"}
     assert all(exp.data.size_px == 32 for _, exp in recipes(CONFIG, [], smoke=True))
 
 
