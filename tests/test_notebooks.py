@@ -29,6 +29,7 @@ def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax-tests"))
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")  # as in the other tests, whose compiled programs it finds
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert all(cell.get("execution_count") for cell in notebook.cells if cell.cell_type == "code")
