@@ -2,13 +2,15 @@
 
 Triangles are sorted by width, and every triangle tests the pixels of a box, as wide as its rank in a usual hand asks
 for. Nearness and brightness at a pixel are packed into one integer, so that one scatter-maximum decides both and
-nothing is looked up again. Inside a triangle everything is linear in the picture's plane: edges, 1/z and brightness;
-a test divides nothing.
+nothing is looked up again. That is for CPUs. An accelerator scatters one number after another: there every triangle
+tests every pixel, which needs no order, no loop and no scatter. Inside a triangle everything is linear in the
+picture's plane: edges, 1/z and brightness; a test divides nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -33,7 +35,9 @@ class Raster(NamedTuple):
     grey: jax.Array
 
 
-def rasterise(points: jax.Array, triangles: jax.Array, grey: jax.Array, size_px: int) -> Raster:
+def rasterise(
+    points: jax.Array, triangles: jax.Array, grey: jax.Array, size_px: int, every: bool | None = None
+) -> Raster:
     """Draws a mesh.
 
     Args:
@@ -43,6 +47,7 @@ def rasterise(points: jax.Array, triangles: jax.Array, grey: jax.Array, size_px:
         those that face away are not drawn.
       grey: [V] in 0..1, interpolated over each triangle in the picture's plane, to 1/4095.
       size_px: side S of the square image.
+      every: whether every triangle tests every pixel (equal to rounding); None: unless this is compiled for a CPU.
 
     Raises:
       ValueError: more than MOST_TRIANGLES triangles.
@@ -56,28 +61,17 @@ def rasterise(points: jax.Array, triangles: jax.Array, grey: jax.Array, size_px:
     reach = jnp.minimum(jnp.ceil(high - 0.5), size_px) - first  # how many pixel centres lie between its ends
     area, planes = _planes(corners, first)
     drawn = (area > 0) & jnp.all(reach > 0, axis=0)
-    span = jnp.where(drawn, jnp.max(reach, axis=0), 0.0).astype(jnp.int32)
-    order = jnp.sort(((size_px - span).astype(jnp.uint32) << _NUMBER_BITS) | jnp.arange(count, dtype=jnp.uint32))
-    order = (order & MOST_TRIANGLES).astype(jnp.int32)  # the widest first
-
     near = 1.0 / jnp.min(points[:, 2])
     far = 1.0 / jnp.max(points[:, 2])
     scale = _LEVELS / jnp.maximum(near - far, 1e-9)
     planes = jnp.concatenate([planes, first], axis=0)
     planes = planes.at[9].add(-far).at[9:12].multiply(scale).at[12:15].multiply(_GREYS).at[12].add(0.5)
-    planes, span = planes[:, order], span[order]
-    ends = [min(rank, count) for rank in (0, *_RANKS, count)]
-
-    def everything(planes: jax.Array, span: jax.Array) -> jax.Array:
-        buffer = jnp.zeros(size_px * size_px + count, jnp.int32)
-        for start, stop, box in zip(ends[:-1], ends[1:], _BOXES, strict=True):
-            if start < stop:
-                box_px = max(2, round(box * size_px))
-                buffer = _drawn(buffer, planes[:, start:stop], span[start], size_px, box_px)
-        return buffer
-
-    buffer = apart(everything, planes, span)
-    buffer = buffer[: size_px * size_px].reshape(size_px, size_px)
+    span = jnp.where(drawn, jnp.max(reach, axis=0), 0.0).astype(jnp.int32)
+    boxes, pixels = partial(_by_boxes, size_px), partial(_by_pixels, size_px)
+    if every is None:
+        buffer = jax.lax.platform_dependent(planes, span, cpu=boxes, default=pixels)
+    else:
+        buffer = (pixels if every else boxes)(planes, span)
     hit = buffer > 0
     depth = 1.0 / (far + (buffer >> _GREY_BITS).astype(jnp.float32) / scale)
     shade = (buffer & _GREYS).astype(jnp.float32) / _GREYS
@@ -114,6 +108,42 @@ def _planes(corners: jax.Array, first: jax.Array) -> tuple[jax.Array, jax.Array]
     return area, jnp.concatenate([*edges, jnp.asarray(inverse), jnp.asarray(grey)])
 
 
+def _by_pixels(size_px: int, planes: jax.Array, span: jax.Array) -> jax.Array:
+    """The buffer `[S,S]` after all tests of `planes [17,T]`, each at every pixel."""
+    del span
+    at = jnp.arange(size_px, dtype=jnp.float32)
+    rows = planes[:, :, None, None]
+    dx, dy = at[None, None, :] - rows[15], at[None, :, None] - rows[16]
+    value = [rows[3 * i] + dx * rows[3 * i + 1] + dy * rows[3 * i + 2] for i in range(5)]
+    inside = (value[0] >= 0) & (value[1] >= 0) & (value[2] >= 0)
+    return jnp.max(jnp.where(inside, _packed(value), 0), axis=0)
+
+
+def _by_boxes(size_px: int, planes: jax.Array, span: jax.Array) -> jax.Array:
+    """The buffer `[S,S]` after all tests of `planes [17,T]`, each in a box round a triangle of `span [T]` px."""
+    count = planes.shape[1]
+    order = jnp.sort(((size_px - span).astype(jnp.uint32) << _NUMBER_BITS) | jnp.arange(count, dtype=jnp.uint32))
+    order = (order & MOST_TRIANGLES).astype(jnp.int32)  # the widest first
+    ends = [min(rank, count) for rank in (0, *_RANKS, count)]
+
+    def everything(planes: jax.Array, span: jax.Array) -> jax.Array:
+        buffer = jnp.zeros(size_px * size_px + count, jnp.int32)
+        for start, stop, box in zip(ends[:-1], ends[1:], _BOXES, strict=True):
+            if start < stop:
+                box_px = max(2, round(box * size_px))
+                buffer = _drawn(buffer, planes[:, start:stop], span[start], size_px, box_px)
+        return buffer
+
+    buffer = apart(everything, planes[:, order], span[order])
+    return buffer[: size_px * size_px].reshape(size_px, size_px)
+
+
+def _packed(value: list[jax.Array]) -> jax.Array:
+    """Nearness and grey, the last two values of a test, in one integer: the nearer the larger."""
+    level = jnp.clip(value[3], 1.0, _LEVELS).astype(jnp.int32)
+    return (level << _GREY_BITS) | jnp.clip(value[4], 0.0, _GREYS).astype(jnp.int32)
+
+
 def _drawn(buffer: jax.Array, planes: jax.Array, widest: jax.Array, size_px: int, box_px: int) -> jax.Array:
     """The buffer after all tests of `planes [17,T]`, whose triangles span `widest` px at most: tile after tile."""
     step = np.arange(box_px, dtype=np.float32)
@@ -125,11 +155,9 @@ def _drawn(buffer: jax.Array, planes: jax.Array, widest: jax.Array, size_px: int
         value = [rows[3 * i] + dx * rows[3 * i + 1] + dy * rows[3 * i + 2] for i in range(5)]
         column, row = rows[15] + dx, rows[16] + dy
         inside = (value[0] >= 0) & (value[1] >= 0) & (value[2] >= 0) & (column < size_px) & (row < size_px)
-        level = jnp.clip(value[3], 1.0, _LEVELS).astype(jnp.int32)
-        shade = jnp.clip(value[4], 0.0, _GREYS).astype(jnp.int32)
         nowhere = size_px * size_px + np.arange(planes.shape[1], dtype=np.int32)[None]  # a place each
         pixel = jnp.where(inside, (row * size_px + column).astype(jnp.int32), nowhere)
-        return pixel, (level << _GREY_BITS) | shade
+        return pixel, _packed(value)
 
     def moved(k: jax.Array) -> jax.Array:
         x, y = box_px * (k % tiles), box_px * (k // tiles)

@@ -85,8 +85,10 @@ def globals_of(rig: Rig, rotations: jax.Array, stretch: jax.Array | None = None)
     levels, places = [[0]], [moved[:1]]
     while len(levels) < 6:  # all fingers at once, from the wrist outwards
         levels.append([j for j, parent in enumerate(PARENTS) if parent in levels[-1]])
-        above = np.asarray([levels[-2].index(PARENTS[j]) for j in levels[-1]])
-        places.append(jnp.matmul(places[-1][above], moved[np.asarray(levels[-1])], precision="highest"))
+        above = [levels[-2].index(PARENTS[j]) for j in levels[-1]]
+        places.append(
+            jnp.matmul(_rows(places[-1], above), _rows(moved, levels[-1]), precision="highest")
+        )
     return jnp.concatenate(places)[np.argsort(np.concatenate(levels))]
 
 
@@ -117,6 +119,11 @@ def mirrored_rotations(rotations: jax.Array) -> jax.Array:
     """The rotations `[...,3,3]` that move the mirrored hand as `rotations` move the other."""
     signs = np.outer([-1, 1, 1], [-1, 1, 1])
     return rotations * np.broadcast_to(signs, rotations.shape).astype(rotations.dtype)
+
+
+def _rows(x: jax.Array, at: list[int]) -> jax.Array:
+    """`x[at]` by slices: the TPU compiler (libtpu 0.0.42.1) refuses a gather in front of a product under two vmaps."""
+    return jnp.stack([x[i] for i in at])
 
 
 def _inverse(places: jax.Array) -> jax.Array:

@@ -120,3 +120,33 @@ def test_apart_changes_nothing() -> None:
 def test_too_many_triangles_are_refused() -> None:
     with pytest.raises(ValueError, match=f"at most {MOST_TRIANGLES} can be drawn"):
         rasterise(jnp.zeros((3, 3)), jnp.zeros((MOST_TRIANGLES + 1, 3), jnp.int32), jnp.zeros(3), 16)
+
+
+def every(points: np.ndarray, triangles: np.ndarray, greys: np.ndarray, size_px: int, *, pixels: bool):
+    found = jax.jit(rasterise, static_argnums=(3, 4))(points, triangles, greys, size_px, pixels)
+    return jax.device_get(found)
+
+
+@settings(max_examples=8)
+@given(seed=st.integers(0, 10**6), of_hand=st.booleans())
+def test_every_pixel_tested_gives_the_picture_of_the_boxes(seed: int, of_hand: bool) -> None:
+    """But for samples on an edge, of which rounding decides, and steps of nearness."""
+    points, triangles = (hand(seed % 10, seed, 33), np.asarray(TRIANGLES)) if of_hand else soup(seed, 40, 33, 12)
+    greys = np.random.default_rng(seed).uniform(0.1, 0.9, len(points)).astype(np.float32)
+    boxes, pixels = (every(points, triangles, greys, 33, pixels=way) for way in (False, True))
+    assert np.isfinite(boxes.depth).any()
+    same = np.isclose(boxes.depth, pixels.depth, rtol=1e-4) & np.isclose(boxes.grey, pixels.grey, atol=2e-3)
+    assert same.mean() > 0.995
+
+
+def test_accelerators_get_no_scatter_and_no_loop() -> None:
+    points, triangles = soup(0, 40, 32, 8)
+    grey = np.ones(120, np.float32)
+    traced = jax.jit(rasterise, static_argnames="size_px").trace(points, triangles, grey, size_px=32)
+    texts = {name: traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "tpu", "cuda")}
+    buffer = f"tensor<{32 * 32 + 40}xi32>"  # of pixels and places for tests that hit none
+    assert {name: (buffer in text, "stablehlo.while" in text) for name, text in texts.items()} == {
+        "cpu": (True, True),
+        "tpu": (False, False),
+        "cuda": (False, False),
+    }
