@@ -48,10 +48,10 @@ lint: .venv/.ready ## Style, import order, types
 	@$(BIN)/mypy --no-error-summary
 
 test: lint ## Lint and all quick tests (ARGS goes to pytest)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-all: lint ## And the slow ones
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "" $(ARGS)
 
 .venv-tpu/.ready: .venv/.ready
 	@rm -rf .venv-tpu; \

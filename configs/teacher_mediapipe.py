@@ -2,7 +2,7 @@
 
 Command:  python -m research.data.prepare mediapipe --into runs/peers, once; then
           python -m research.run configs/teacher_mediapipe.py
-Time:     about 15 minutes on 2 CPU cores, half of it the teacher's features of 2,048 renders, computed once.
+Time:     about 6 minutes on 2 CPU cores, a part of it the teacher's features of 2,048 renders, computed once.
 Expect:   EXPECT below, checked against configs/results/teacher_mediapipe.json.
 """
 
@@ -44,4 +44,4 @@ def sweep() -> Iterator[dict[str, object]]:
         yield {f"squeeze.teacher.{name}": 0.0 for name in weights if name != kept}
 
 
-EXPECT = {"rows.3.error_box_int8": (0.284, 0.03)}
+EXPECT = {"rows.2.error_box_int8": (0.326, 0.03), "rows.3.error_box_int8": (0.313, 0.03)}

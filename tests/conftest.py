@@ -105,6 +105,20 @@ def few_programs() -> Iterator[None]:
         chex.clear_trace_counter()  # what is traced again was not traced in vain
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that look at the finished run all go to one worker, and first: the other need not wait for it.
+
+    The rest go file by file, those of training first: what is long does not begin when the other worker is done.
+    """
+    looking = {item.path for item in items if "finished" in getattr(item, "fixturenames", ())}
+    for item in items:
+        group = "finished" if item.path in looking else str(item.path.relative_to(CACHE.parent / "tests"))
+        item.add_marker(pytest.mark.xdist_group(group))
+    files = {path: place for place, path in enumerate(dict.fromkeys(item.path for item in items))}
+    items.sort(key=lambda item: (item.path not in looking, -files[item.path]))
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Finished:
     """One finished smoke run of the main job, shared by every test that only looks at it, in every worker."""
