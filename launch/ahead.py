@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from launch.chips import TpuChip
 from research import nets
+from research.data.redrawn import RedrawnHands
 from research.data.stream import batches, drawn
 from research.data.taught import PART, TaughtHands
 from research.nets.formulation import CANONICAL
@@ -134,7 +135,10 @@ def lowered(piece: Piece, data: Any, batch: int, mesh: Mesh, packing: Packing) -
 
 
 def looked_up(data: Any, batch: int) -> Any:
-    """A batch of data that the host looks up; of a teacher's features only as many as one part are computed."""
+    """A batch as the host looks it up; of a large set of renders only a few are drawn, of a teacher's features one part
+    computed, and none of them kept."""
+    if isinstance(data, RedrawnHands):
+        return batches(dc.replace(data, images=batch, cache=""), batch)(0, 0)
     if not isinstance(data, TaughtHands):
         return batches(data, batch)(0, 0)
     with tempfile.TemporaryDirectory() as folder:

@@ -2,14 +2,17 @@
 
 import dataclasses as dc
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from launch.ahead import Packing, Piece, estimate, lowered, pieces
+from launch.ahead import Packing, Piece, estimate, looked_up, lowered, pieces
 from launch.chips import CHIPS
+from research.data.redrawn import RedrawnHands
+from research.data.synthetic import RenderedHands
 from research.door import load
 from research.train.arms import all_arms, stage_key
 from research.train.mesh import data_mesh
@@ -64,6 +67,13 @@ def test_images_that_the_host_looks_up_are_arguments_of_one_step() -> None:
     assert program.out_info[1]["loss"].shape == ()
     with pytest.raises(ValueError, match="looked up on the host"):
         lowered(taught, exp.data, exp.optim.batch, data_mesh(2), Packing(trials=2))
+
+
+def test_a_large_set_is_not_drawn_for_its_shapes(tmp_path: Path) -> None:
+    hands = RenderedHands(size_px=32, test_images=5)
+    images = looked_up(RedrawnHands(hands, 10**9, cache=str(tmp_path)), 8)
+    assert images["image"].shape == (8, 32, 32)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_does_not_split_is_refused() -> None:
