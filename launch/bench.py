@@ -1,4 +1,4 @@
-"""What a sweep costs beside its trials: `python -m launch.bench [--trials 1000] [--store DIR] [--check]`.
+"""What a sweep costs beside its trials: `python -m launch.bench [--trials 1000] [--store DIR] [--write] [--check]`.
 
 Plans, drives and tables a sweep of tiny trials for each sampler with the real driver, the bookkeeping of a trial in
 this process, no training; and starts some real processes of trials without work. Prints a table and a line of JSON.
@@ -30,7 +30,9 @@ from launch.plan import SAMPLERS, Choice, Float, Int, Point, Sweep
 from launch.space import Domain
 from launch.store import Store, open_store
 from launch.sweep import run
+from research.train.record import write_json
 
+RESULT = Path("configs/results/launch/bench.json")
 BAR_S = 60.0  # for 1,000 trials
 BAR_SHARE, TRIAL_S = 0.02, 60.0
 GENERATION = 50
@@ -179,7 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
     parser.add_argument("--store", help="a fresh folder or gs://bucket/prefix (default: a temporary folder)")
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--write", action="store_true", help=f"write {RESULT}")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
     asked = parser.parse_args(arguments)
     if asked.trials < 1:
         print("error: --trials must be at least 1", file=sys.stderr)
@@ -199,6 +202,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong = failures(found, asked.trials, process["ours_ms"])
     told: dict[str, Any] = {"bench": "launch", "trials": asked.trials, "found": found, "process": process}
     told["failures"] = wrong
+    if asked.write:
+        write_json(RESULT, told)
     print(json.dumps(told))
     for line in wrong:
         print(line, file=sys.stderr)

@@ -10,10 +10,14 @@ from launch import bench
 from launch.plan import plan
 
 
-def test_it_plays_a_whole_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--trials", "12", "--samplers", "grid", "random", "--store", str(tmp_path)]
+def test_it_plays_a_whole_sweep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "RESULT", tmp_path / "bench.json")
+    words = ["--trials", "12", "--samplers", "grid", "random", "--store", str(tmp_path), "--write"]
     assert bench.main(words) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert json.loads((tmp_path / "bench.json").read_text()) == told
     assert list(told["found"]) == ["grid", "random"]
     assert told["process"]["start_ms"] > 0
     for sampler, row in told["found"].items():
