@@ -14,14 +14,16 @@ from research.spec import Experiment, Stage, Track, load, named
 
 HEAD = "tracks.net.net.head"
 STAGES = (Stage("dense", 1000),)
+LARGE = ((48, 32, 2), (64, 32, 1), (128, 96, 2), *[(104, 96, 1)] * 5)
+FULL = tuple(Block(mid, out, 3, stride, fused=True) for mid, out, stride in LARGE)
+INVERTED = (Block(240, 96, 5), Block(288, 96), Block(288, 96, 5), Block(288, 96), Block(288, 96, 5))
 
 
 def config() -> Experiment:
-    """The network and the data of photos.py, a fiftieth of its steps; `depthwise` has inverted residuals instead."""
+    """The data of photos.py, a fiftieth of its steps; `net` has full convolutions, `depthwise` inverted residuals."""
     exp = load(Path(__file__).parent / "photos.py")
-    net = exp.tracks["net"].net
-    inverted = (Block(240, 96, 5), Block(288, 96), Block(288, 96, 5), Block(288, 96), Block(288, 96, 5))
-    depthwise = replace(net, blocks=(*net.blocks[:3], *inverted))
+    net = replace(exp.tracks["net"].net, blocks=FULL)
+    depthwise = replace(net, blocks=(*FULL[:3], *INVERTED))
     hands = replace(exp.data.hands, test_images=512)
     return replace(
         exp,
