@@ -38,6 +38,24 @@ def _aligned_buffer(module: ModuleType) -> Any:
     return type("AlignedBufferT", (module.BufferT,), {"Pack": pack})()
 
 
+def _sharing(module: ModuleType) -> Any:
+    """A flatbuffer builder that writes equal vectors of zero points once: they are an eighth of a small network."""
+
+    def create(self: Any, numbers: np.ndarray) -> int:
+        if numbers.dtype != np.int64:
+            return int(module.Builder.CreateNumpyVector(self, numbers))
+        key = numbers.tobytes()
+        if key not in self.written:
+            self.written[key] = module.Builder.CreateNumpyVector(self, numbers)
+        return int(self.written[key])
+
+    def begin(self: Any, size: int) -> None:
+        module.Builder.__init__(self, size)
+        self.written = {}
+
+    return type("SharingBuilder", (module.Builder,), {"__init__": begin, "CreateNumpyVector": create})
+
+
 class Writer:
     """A TFLite model of one subgraph while it is written. The same calls give the same bytes."""
 
@@ -122,7 +140,7 @@ class Writer:
             entry.name, entry.buffer = name, self._buffer(metadata[name].encode())
             self._model.metadata.append(entry)
         self._graph.inputs, self._graph.outputs = list(inputs), list(outputs)
-        builder = flatbuffers.Builder(1 << 16)
+        builder = _sharing(flatbuffers)(1 << 16)
         builder.Finish(self._model.Pack(builder), IDENTIFIER)
         return bytes(builder.Output())
 

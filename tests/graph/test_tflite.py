@@ -46,6 +46,22 @@ def test_operators_of_one_kind_share_a_code() -> None:
     assert schema().Model.GetRootAs(writer.finish([x], [z], {})).OperatorCodesLength() == 1
 
 
+def per_channel(tensors: int) -> bytes:
+    writer = Writer("channels")
+    x = writer.tensor("x", (1, 300), np.int8, 0.5)
+    for i in range(tensors):
+        writer.tensor(f"w{i}", (300, 1), np.int8, np.linspace(i + 1, i + 2, 300), data=np.full((300, 1), i))
+    return writer.finish([x], [x], {})
+
+
+def test_equal_zero_points_are_written_once() -> None:
+    more = len(per_channel(3)) - len(per_channel(2))
+    assert 300 * (4 + 1) < more < 300 * (4 + 1) + 300  # scales and data
+    found = unpack(per_channel(3)).tensors
+    assert all((tensor.quantisation.zero_point == np.zeros(300)).all() for tensor in found[1:])
+    assert found[2].quantisation.scale[0] == 2.0
+
+
 def test_equal_data_is_kept_once_and_starts_at_a_multiple_of_16() -> None:
     writer, data = Writer("constants"), np.arange(7, dtype=np.int16)
     x = writer.tensor("x", (1, 7), np.int16, 0.5)
