@@ -69,14 +69,8 @@ def test_a_missed_expectation_is_told() -> None:
     assert misses({"rows": [{"ms": 2.0}]}, {"rows.0.ms": (1.9, 0.5)}) == []
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(path.stem, marks=[pytest.mark.slow] if path.stem in ("photos", "transfer") else [])
-        for path in CONFIGS
-        if path != CONFIG
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [path.stem for path in CONFIGS if path != CONFIG])
 def test_other_configs_run_shrunk(tmp_path: Path, name: str) -> None:
     """The main job's own shrunk run is the fixture `finished`."""
     code, _, errors = run(tmp_path / name, config=ROOT / "configs" / f"{name}.py")

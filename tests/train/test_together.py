@@ -109,6 +109,7 @@ def interrupted_at(stop: int):
     return feed
 
 
+@pytest.mark.slow
 def test_in_one_program_the_losses_are_those_of_each_alone(
     tmp_path: Path, singly: tuple[list[Trial], list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
