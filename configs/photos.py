@@ -1,7 +1,7 @@
 """A hand tracker that has only ever seen renders, for real photographs: 131,072 renders, varied anew in each pass.
 
 Command:  python -m research.bench.transfer configs/photos.py --save [--eval-npz FILE] [--peers runs/peers]
-Time:     about 45 minutes on 2 CPU cores, five of them for the renders (1.2 GB in runs/renders)
+Time:     about an hour on 2 CPU cores, five minutes of it for the renders (1.2 GB in runs/renders)
 Writes:   runs/photos/, with --save configs/results/photos.json; its net.tflite is configs/released/photos.tflite.
 Expect:   EXPECT below, checked against configs/results/photos.json.
 """

@@ -113,7 +113,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     looking = {item.path for item in items if "finished" in getattr(item, "fixturenames", ())}
     for item in items:
-        group = "finished" if item.path in looking else str(item.path.relative_to(CACHE.parent / "tests"))
+        group = "finished" if item.path in looking else item.nodeid.split("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
     files = {path: place for place, path in enumerate(dict.fromkeys(item.path for item in items))}
     items.sort(key=lambda item: (item.path not in looking, -files[item.path]))

@@ -55,6 +55,7 @@ def test_the_folder_tells_spec_and_seed(spec: RedrawnHands) -> None:
     folders = {folder_of(spec, 0), folder_of(spec, 1), *(folder_of(other, 0) for other in others)}
     assert len(folders) == 5
     assert folder_of(replace(spec, augment=Augment()), 0) == folder_of(spec, 0)
+    assert folder_of(replace(spec, hands=replace(HANDS, test_images=9)), 0) == folder_of(spec, 0)
 
 
 def test_each_pass_shows_every_hand_in_an_order_of_its_own(spec: RedrawnHands) -> None:
